@@ -1,0 +1,96 @@
+"""The exceptions of nextn, all rooted at NextnError.
+
+    NextnError
+    ├── ModelFileError             the file is missing, damaged or cannot be loaded
+    │   └── UnsupportedArchitectureError   the engine does not know the model's architecture
+    ├── NoNextnLayerError          a draft context was asked for, but the loaded model has no draft head
+    ├── ContextCreateError         a context cannot be made (memory, options that exclude each other)
+    ├── ContextOverflowError       more tokens than the context has room for; nothing was changed
+    ├── DecodeError                the computation failed; the sequence was removed
+    │   └── CancelledError         it was cancelled from another thread; the sequence was removed
+    ├── RollbackError              the newest tokens cannot be taken back as far as asked
+    ├── ClosedError                the object was closed before
+    ├── ChatTemplateError          no chat template, or it refuses these messages
+    └── ServerError                llama-server did not start, stopped, or is not ours
+
+A wrong argument is a TypeError or a ValueError that names the argument, its value and what is allowed.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CancelledError",
+    "ChatTemplateError",
+    "ClosedError",
+    "ContextCreateError",
+    "ContextOverflowError",
+    "DecodeError",
+    "ModelFileError",
+    "NextnError",
+    "NoNextnLayerError",
+    "RollbackError",
+    "ServerError",
+    "UnsupportedArchitectureError",
+]
+
+
+class NextnError(Exception):
+    """Root of every exception that nextn raises on purpose."""
+
+
+class ModelFileError(NextnError):
+    """A model file is missing, damaged or cannot be loaded."""
+
+
+class UnsupportedArchitectureError(ModelFileError):
+    """The file is sound, but the engine does not know its architecture."""
+
+
+class NoNextnLayerError(NextnError):
+    """The loaded model has no draft head (NextN layer) that a draft context could run."""
+
+
+class ContextCreateError(NextnError):
+    """A context cannot be made with these options on this machine."""
+
+
+class ContextOverflowError(NextnError):
+    """More tokens were given than the context has room for; nothing was changed.
+
+    Attributes:
+        requested: Number of tokens that were asked for.
+        available: Number of tokens that are free.
+    """
+
+    def __init__(self, message: str, requested: int = 0, available: int = 0) -> None:
+        super().__init__(message)
+        self.requested = requested
+        self.available = available
+
+    def __reduce__(self) -> tuple[type[ContextOverflowError], tuple[str, int, int]]:
+        """Keep both numbers when the exception crosses a process."""
+        return type(self), (str(self), self.requested, self.available)
+
+
+class DecodeError(NextnError):
+    """The computation failed; the sequence was removed from the context (and from its paired one)."""
+
+
+class CancelledError(DecodeError):
+    """The computation was cancelled with Context.abort(); the sequence was removed as for DecodeError."""
+
+
+class RollbackError(NextnError):
+    """The newest tokens of a sequence cannot be taken back as far as asked; nothing was changed."""
+
+
+class ClosedError(NextnError):
+    """The object was closed before."""
+
+
+class ChatTemplateError(NextnError):
+    """The model has no chat template, or its template refuses these messages."""
+
+
+class ServerError(NextnError):
+    """llama-server did not start, stopped unexpectedly, or is not the patched one."""

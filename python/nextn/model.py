@@ -1,0 +1,194 @@
+"""A loaded GGUF model: weights, vocabulary, metadata. Thin over nextn._core.Model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from types import TracebackType
+
+from nextn import _core
+
+__all__ = ["Model", "ProgressCallback"]
+
+ProgressCallback = Callable[[float], "bool | None"]
+"""Called with the loaded share in 0..1; returning False cancels the load."""
+
+
+class Model:
+    """A GGUF model in memory, shared by every context made over it.
+
+    The native model lives as long as any Context over it, also when this object is closed or gone.
+
+    Args:
+        path: The GGUF file; of a file in parts, the first part.
+        n_gpu_layers: Layers to keep on the GPU, -1 for all; without a GPU backend it has no effect.
+        use_mmap: Map the file instead of reading it, so that several processes share its pages.
+        use_mlock: Keep the weights from being swapped out; the system's limit for locked memory applies.
+        check_tensors: Look for invalid numbers in every tensor while loading (reads the whole file).
+        load_nextn: Load the draft head too, when the file has one.
+        progress: Called with the loaded share in 0..1 from the loading thread; False cancels, an exception cancels
+            and is passed on.
+
+    Raises:
+        ModelFileError: The file is missing, no GGUF file, damaged, lacks a part, or the load was cancelled.
+        UnsupportedArchitectureError: The engine does not know the file's architecture.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        n_gpu_layers: int = -1,
+        use_mmap: bool = True,
+        use_mlock: bool = False,
+        check_tensors: bool = False,
+        load_nextn: bool = True,
+        progress: ProgressCallback | None = None,
+    ) -> None:
+        self._core = _core.Model(
+            os.fspath(path),
+            n_gpu_layers=n_gpu_layers,
+            use_mmap=use_mmap,
+            use_mlock=use_mlock,
+            check_tensors=check_tensors,
+            load_nextn=load_nextn,
+            progress=progress,
+        )
+
+    @property
+    def path(self) -> str:
+        """The path it was loaded from."""
+        return self._core.path
+
+    @property
+    def architecture(self) -> str:
+        """general.architecture of the file, for example "qwen35"."""
+        return self._core.architecture
+
+    @property
+    def description(self) -> str:
+        """The engine's one-line description: architecture, size class, quantization."""
+        return self._core.description
+
+    @property
+    def metadata(self) -> dict[str, object]:
+        """Every key of the file with its real type (arrays as lists), read from the file at the first use."""
+        return self._core.metadata
+
+    @property
+    def n_layer(self) -> int:
+        """Number of layers of the trunk, without the draft head."""
+        return self._core.n_layer
+
+    @property
+    def n_layer_nextn(self) -> int:
+        """Number of NextN layers that the file declares."""
+        return self._core.n_layer_nextn
+
+    @property
+    def n_embd(self) -> int:
+        """Width of a hidden row."""
+        return self._core.n_embd
+
+    @property
+    def n_vocab(self) -> int:
+        """Number of tokens in the vocabulary."""
+        return self._core.n_vocab
+
+    @property
+    def n_ctx_train(self) -> int:
+        """Context length, in tokens, that the model was trained for."""
+        return self._core.n_ctx_train
+
+    @property
+    def n_params(self) -> int:
+        """Number of weights that were loaded."""
+        return self._core.n_params
+
+    @property
+    def size(self) -> int:
+        """Size of the loaded tensors in bytes."""
+        return self._core.size
+
+    @property
+    def has_nextn_layer(self) -> bool:
+        """Whether a draft context can run over this model."""
+        return self._core.has_nextn_layer
+
+    @property
+    def is_nextn_only(self) -> bool:
+        """Whether the file holds only the draft head: it can be drafted with, not decoded with."""
+        return self._core.is_nextn_only
+
+    @property
+    def chat_template(self) -> str | None:
+        """Source text of the file's chat template (Jinja), None when it has none."""
+        return self._core.chat_template
+
+    @property
+    def bos_token(self) -> int | None:
+        """Begin-of-text token, None when the vocabulary has none."""
+        return self._core.bos_token
+
+    @property
+    def eos_token(self) -> int | None:
+        """End-of-text token, None when the vocabulary has none."""
+        return self._core.eos_token
+
+    @property
+    def eog_tokens(self) -> frozenset[int]:
+        """Every token that ends a generation (end of text, end of turn)."""
+        return self._core.eog_tokens
+
+    @property
+    def closed(self) -> bool:
+        """Whether close() was called."""
+        return self._core.closed
+
+    def tokenize(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
+        """Split text into tokens.
+
+        Args:
+            text: Any text; an empty one gives the special tokens only.
+            add_special: Add the tokens that the model wants around a text, for example begin-of-text.
+            parse_special: Read control tokens such as <|im_start|> in the text as tokens, not as plain characters.
+        """
+        return self._core.tokenize(text, add_special=add_special, parse_special=parse_special)
+
+    def detokenize(
+        self, tokens: Sequence[int], *, remove_special: bool = False, unparse_special: bool = True
+    ) -> str:
+        """Join tokens into text; bytes that are no UTF-8 become U+FFFD.
+
+        Args:
+            tokens: Token ids, or an integer array.
+            remove_special: Leave out the tokens that tokenize() adds around a text.
+            unparse_special: Show control tokens as text instead of dropping them.
+        """
+        return self._core.detokenize(tokens, remove_special=remove_special, unparse_special=unparse_special)
+
+    def token_to_piece(self, token: int, *, special: bool = True) -> bytes:
+        """The bytes of one token, which may be a part of a UTF-8 character; empty for a control token when not special."""
+        return self._core.token_to_piece(token, special=special)
+
+    def is_eog(self, token: int) -> bool:
+        """Whether the token ends a generation."""
+        return self._core.is_eog(token)
+
+    def close(self) -> None:
+        """Let go of the model; its memory is freed when the last context over it is gone. May be called twice."""
+        self._core.close()
+
+    def __enter__(self) -> Model:
+        """Give itself; leaving the block closes it."""
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close."""
+        self.close()
+
+    def __repr__(self) -> str:
+        """Path and state, for people."""
+        return f"Model({self._core.path!r}{', closed' if self.closed else ''})"
