@@ -1,0 +1,59 @@
+"""Fixtures that every test may use: random models made from a seed when first asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CACHE = Path(os.environ.get("NEXTN_TEST_CACHE", ROOT / ".cache" / "tiny_models"))
+sys.path.insert(0, str(ROOT / "scripts"))
+
+
+def _sources_hash() -> str:
+    """Changes with the generator's code and its two packages, and so retires cached models."""
+    import gguf
+    import numpy as np
+
+    text = b"".join(p.read_bytes() for p in sorted((ROOT / "scripts" / "tiny_gguf").glob("*.py")))
+    text += f"{np.__version__} {gguf.__file__}".encode()
+    return hashlib.sha256(text).hexdigest()
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> Callable[..., Path]:
+    """Return a function that makes a random model and gives its path.
+
+        path = tiny_model("dense")                            # or "moe", "next", "odd", "odd-moe", "wide"
+        path = tiny_model("moe", type="q8_0", tied=False, seed=3)
+        path = tiny_model("dense", part="head")               # "trunk": no head; "legacy-head": *_mtp architecture
+
+    `type` is f32, f16, bf16, q8_0 or q4_0; further arguments are those of `tiny_gguf.make` (`output_type`,
+    `special_scale`, …) and sizes of `tiny_gguf.Shape` (`n_vocab`, `n_layer`, `tied`, `head_tensors`, …). The same
+    arguments give the same file; do not change it.
+    """
+    from tiny_gguf import PRESETS, make
+
+    sources = _sources_hash()
+
+    def build(kind: str = "dense", type: str = "f32", **options: Any) -> Path:  # noqa: A002
+        base = PRESETS[kind if kind in PRESETS else f"tiny-{kind}"]
+        sizes = {f.name: options.pop(f.name) for f in dataclasses.fields(base) if f.name in options}
+        shape = dataclasses.replace(base, **sizes)
+        key = json.dumps([sources, dataclasses.asdict(shape), type, options], sort_keys=True)
+        name = f"{kind}-{type}-{options.get('part', 'full')}-{hashlib.sha256(key.encode()).hexdigest()[:16]}.gguf"
+        path = CACHE / name
+        if not path.exists():
+            CACHE.mkdir(parents=True, exist_ok=True)
+            make(path, shape, weight_type=type, **options)
+        return path
+
+    return build
