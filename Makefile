@@ -1,0 +1,56 @@
+# Every target does its own set-up: it needs Python >= 3.10 with venv, a C++ compiler and, once, the package index.
+# Everything else (CMake, ninja, the tools) is installed into .venv.
+
+PYTHON ?= python3
+VENV   ?= .venv
+WHEELS ?= dist
+
+# One test run, or one lint run, can be narrowed down: make test ARGS="tests/loop -k greedy"
+ARGS ?=
+
+bin    := $(VENV)/bin
+stamp  := $(VENV)/.stamps
+export PATH := $(abspath $(bin)):$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint format stubs build wheel clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: build ## generate from the bundled model, plain and speculative, side by side
+	$(bin)/python -m nextn demo $(ARGS)
+
+test: build wheel $(stamp)/test ## build, then run the tests (ARGS goes to pytest)
+	$(bin)/python -m pytest $(ARGS)
+
+lint: build $(stamp)/test $(stamp)/lint ## ruff, mypy, clang-format, stubs, vendor
+	$(bin)/python scripts/lint.py
+
+format: $(stamp)/lint ## format Python and C++ in place
+	$(bin)/python scripts/lint.py --fix
+
+stubs: build $(stamp)/lint ## write python/nextn/_core.pyi from the built module
+	$(bin)/python scripts/stubs.py --write
+
+build: $(stamp)/build ## compile and install into .venv, editable
+	$(bin)/python -m pip install --quiet --no-build-isolation --check-build-dependencies --editable .
+
+wheel: $(stamp)/build $(stamp)/wheel ## self-contained wheel for this platform, in dist/
+	$(bin)/python scripts/build_wheel.py --out $(WHEELS)
+
+clean: ## remove what was built, but not .venv
+	rm -rf build $(WHEELS)
+
+# pip's --group is newer than the pip that comes with Python.
+$(stamp)/venv:
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 10) else "nextn needs Python 3.10 or newer: make PYTHON=...")'
+	test -x $(bin)/python || $(PYTHON) -m venv $(VENV)
+	$(bin)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	mkdir -p $(stamp) && touch $@
+
+$(stamp)/%: $(stamp)/venv pyproject.toml
+	$(bin)/python -m pip install --quiet --group $*
+	touch $@

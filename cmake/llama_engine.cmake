@@ -1,0 +1,53 @@
+# Adds the prepared llama.cpp tree (NEXTN_LLAMA_DIR) to the build.
+#
+# Sets NEXTN_BACKENDS, NEXTN_LIBRARIES and NEXTN_PROGRAMS: the targets of the engine that nextn ships.
+
+include(cmake/cpu_variants.cmake)
+
+# The tree is reached through a link inside the build directory: its path relative to the build is then the same in every
+# clone and for every stamp, which is what lets the compiler cache hit.
+set(engine_source ${NEXTN_LLAMA_DIR})
+set(engine_binary ${CMAKE_BINARY_DIR}/engine)
+if (UNIX)
+    set(engine_source ${CMAKE_BINARY_DIR}/llama.cpp)
+    file(REAL_PATH ${NEXTN_LLAMA_DIR} tree)
+    if (IS_SYMLINK ${engine_source})
+        file(READ_SYMLINK ${engine_source} linked_tree)
+        if (NOT linked_tree STREQUAL tree)
+            # Another tree under the same path: file times say nothing about what is out of date.
+            file(REMOVE_RECURSE ${engine_binary})
+        endif ()
+    endif ()
+    file(CREATE_LINK ${tree} ${engine_source} SYMBOLIC)
+endif ()
+
+# Shown by llama-server --version. Upstream would take the number of commits and the head of the tree's repository, which
+# differ each time the tree is prepared.
+set(LLAMA_BUILD_NUMBER 0)
+set(LLAMA_BUILD_COMMIT "nextn-${PROJECT_VERSION}")
+
+add_subdirectory(${engine_source} ${engine_binary} EXCLUDE_FROM_ALL SYSTEM)
+
+nextn_disable_amx()
+nextn_select_backends(NEXTN_BACKENDS)
+
+set(NEXTN_PROGRAMS ${NEXTN_TOOLS})
+if (NOT NEXTN_PROGRAMS)
+    set(NEXTN_PROGRAMS llama-server)
+    if (NOT NEXTN_PORTABLE)
+        list(APPEND NEXTN_PROGRAMS llama-bench llama-quantize)
+    endif ()
+endif ()
+
+set(NEXTN_LIBRARIES ggml-base ggml llama llama-common)
+foreach (program IN LISTS NEXTN_PROGRAMS)
+    if (TARGET ${program}-impl)
+        list(APPEND NEXTN_LIBRARIES ${program}-impl)
+    endif ()
+endforeach ()
+if (llama-server IN_LIST NEXTN_PROGRAMS)
+    list(APPEND NEXTN_LIBRARIES mtmd)
+endif ()
+
+add_custom_target(nextn-runtime ALL)
+add_dependencies(nextn-runtime ${NEXTN_LIBRARIES} ${NEXTN_BACKENDS} ${NEXTN_PROGRAMS})
