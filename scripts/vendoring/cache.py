@@ -1,0 +1,130 @@
+"""The user cache: where prepared trees live, and the lock that lets one call at a time change them.
+
+    <cache>/llama.cpp-<version>/
+        lock        taken while anything here changes
+        pristine/   bare repository with the one commit of the pinned folder; never changed once it is there
+        src/        the prepared tree: a repository of its own that borrows pristine's objects
+        stamp       what src holds, written last and removed first
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from vendoring.archive import PRISTINE, fetched_archive, import_archive
+from vendoring.pin import Pin
+from vendoring.run import Git, VendorError, inherited_fds, say
+
+
+def cache_root() -> Path:
+    """NEXTN_CACHE_DIR, or the folder `nextn` in the user's cache."""
+    if own := os.environ.get("NEXTN_CACHE_DIR"):
+        return Path(own).absolute()
+    user = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(user) if os.path.isabs(user) else Path.home() / ".cache") / "nextn"
+
+
+@dataclass(frozen=True)
+class Cache:
+    """The part of the cache that belongs to one version."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, pin: Pin) -> Cache:
+        """The cache of a pin's version."""
+        return cls(cache_root() / f"llama.cpp-{pin.version}")
+
+    @property
+    def pristine(self) -> Path:
+        """The bare repository."""
+        return self.folder / "pristine"
+
+    @property
+    def source(self) -> Path:
+        """The prepared tree. This path never changes, so that incremental builds stay incremental."""
+        return self.folder / "src"
+
+    @property
+    def stamp_file(self) -> Path:
+        """Says what the prepared tree holds."""
+        return self.folder / "stamp"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the lock; say so when another call has it."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise cache_error(self.folder, error) from error
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say(f"waiting for another call that is at work in {self.folder}")
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            inherited_fds.add(descriptor)
+            self.remove_leftovers()
+            yield
+        except OSError as error:
+            raise cache_error(self.folder, error) from error
+        finally:
+            inherited_fds.discard(descriptor)
+            os.close(descriptor)
+
+    def remove_leftovers(self) -> None:
+        """Remove what a call that was killed left behind; nobody else is at work while we hold the lock."""
+        for pattern in ("scratch-*", "download-*", "import-*"):
+            for path in self.folder.glob(pattern):
+                shutil.rmtree(path, ignore_errors=True)
+        if self.source.is_dir():
+            for path in (self.source / ".git").rglob("*.lock"):
+                path.unlink(missing_ok=True)
+
+    def require_pristine(self, pin: Pin) -> str:
+        """The pristine commit; gets and imports the archive when it is not here. The lock must be held.
+
+        Raises:
+            VendorError: no archive, a wrong hash, or a folder that is not the pinned tree. Nothing is kept then.
+        """
+        if (commit := self.pristine_commit(pin)) is not None:
+            return commit
+        aside = self.folder / f"import-{os.getpid()}"
+        try:
+            with fetched_archive(pin, self.folder) as archive:
+                say(f"importing llama.cpp from {archive.name}")
+                tree = import_archive(archive, pin, aside)
+            if tree != pin.tree:
+                raise VendorError(
+                    f"{pin.subdirectory} in {pin.archive} is tree {tree}, UPSTREAM.toml says {pin.tree}; nothing was kept"
+                )
+            shutil.rmtree(self.pristine, ignore_errors=True)
+            os.replace(aside, self.pristine)
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+        return Git(self.pristine).text("rev-parse", PRISTINE)
+
+    def pristine_commit(self, pin: Pin) -> str | None:
+        """The pristine commit if it is here and is the pinned tree."""
+        if not self.pristine.is_dir():
+            return None
+        done = Git(self.pristine).try_run("rev-parse", "--verify", "--quiet", f"{PRISTINE}^{{tree}}", PRISTINE)
+        found = done.stdout.decode().split()
+        return found[1] if done.returncode == 0 and found[0] == pin.tree else None
+
+
+def cache_error(folder: Path, error: OSError) -> VendorError:
+    """Turn an error of the file system into advice."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        advice = "the disk is full: free about 500 MB, or set NEXTN_CACHE_DIR to a folder with room"
+    else:
+        advice = "set NEXTN_CACHE_DIR to a folder that you can write to"
+    return VendorError(f"cannot use the cache {folder}: {error.strerror or error}; {advice}")

@@ -1,0 +1,143 @@
+"""Bring the cache's tree to the state that pin, overlay and series describe."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from vendoring.build import build_chain, scratch_repository
+from vendoring.cache import Cache
+from vendoring.layout import STAMP_HEADER, Fork, State, read_state, stamp_header, write_if_changed
+from vendoring.run import Git, VendorError, say
+
+# What the working copy was last in step with the project's folder; export compares with it.
+BASE = "refs/nextn/base"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a stamp file says: the state, and the commit that holds it."""
+
+    stamp: str
+    commit: str
+
+
+def read_prepared(path: Path) -> Prepared | None:
+    """Read a stamp file; None when there is none, or none that can be trusted."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return Prepared(stamp=data["stamp"], commit=data["commit"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def prepare(fork: Fork, *, discard: bool = False) -> Path:
+    """Make the cache's tree hold the project's fork and return its path.
+
+    Args:
+        fork: the project's folder.
+        discard: throw away changes made by hand in the cache's tree.
+    """
+    state = read_state(fork)
+    cache = Cache.of(state.pin)
+    if not discard and is_ready(cache, state):
+        return cache.source
+    with cache.locked():
+        if discard or not is_ready(cache, state):
+            rebuild(cache, state, discard=discard)
+    return cache.source
+
+
+def is_ready(cache: Cache, state: State) -> bool:
+    """Whether the tree holds this state. Needs no lock: the stamp is absent whenever the tree is being changed."""
+    prepared = read_prepared(cache.stamp_file)
+    if prepared is None or prepared.stamp != state.stamp or not (cache.source / STAMP_HEADER).is_file():
+        return False
+    changed = changes(cache.source, prepared.commit)
+    if changed is None or any(line.startswith((" D", "D ")) for line in changed):
+        return False
+    if changed:
+        say(f"{cache.source} was changed by hand ({summary(changed)}); it is used as it is")
+    return True
+
+
+def changes(tree: Path, commit: str) -> list[str] | None:
+    """How a tree differs from the commit it was prepared with; None when that cannot be told."""
+    git = Git(tree)
+    status = git.try_run("status", "--porcelain", "-z", "--no-renames")
+    head = git.try_run("rev-parse", "--verify", "--quiet", "HEAD")
+    if status.returncode != 0 or head.returncode != 0:
+        return None
+    lines = [line for line in status.stdout.decode("utf-8", "surrogateescape").split("\0") if line]
+    if head.stdout.decode().strip() != commit:
+        lines.append("C  commits of its own")
+    return lines
+
+
+def summary(changed: list[str]) -> str:
+    """The first few changes, for a message."""
+    names = [line[3:] for line in changed]
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def rebuild(cache: Cache, state: State, *, discard: bool) -> None:
+    """Build the state aside, then move the tree to it. Only files that differ are written."""
+    pristine = cache.require_pristine(state.pin)
+    with scratch_repository(cache.folder, [cache.pristine]) as scratch:
+        commit = build_chain(scratch, pristine, state)
+        prepared = read_prepared(cache.stamp_file)
+        if prepared is not None and not discard:
+            refuse_to_lose_work(cache, prepared, scratch, commit)
+        cache.stamp_file.unlink(missing_ok=True)
+        switch(cache, scratch, commit)
+    write_if_changed(cache.source / STAMP_HEADER, stamp_header(state.stamp))
+    write_if_changed(cache.stamp_file, json.dumps({"stamp": state.stamp, "commit": commit}).encode() + b"\n")
+    say(f"prepared {cache.source} (stamp {state.stamp}, {len(state.overlay)} own files, {len(state.patches)} patches)")
+
+
+def refuse_to_lose_work(cache: Cache, prepared: Prepared, scratch: Git, commit: str) -> None:
+    """Stop when the tree holds changes made by hand that the new state does not hold."""
+    changed = changes(cache.source, prepared.commit)
+    if not changed or all(line.startswith((" D", "D ")) for line in changed):
+        return
+    if all(line.startswith("C ") for line in changed):
+        new_tree = scratch.text("rev-parse", f"{commit}^{{tree}}")
+        if Git(cache.source).text("rev-parse", "HEAD^{tree}") == new_tree:
+            return
+    raise VendorError(
+        f"{cache.source} was changed by hand ({summary(changed)}) and vendor/llama.cpp has changed too; commit the "
+        "changes there and run `scripts/vendor.py export`, or throw them away with `scripts/vendor.py prepare --discard`"
+    )
+
+
+def switch(cache: Cache, scratch: Git, commit: str) -> None:
+    """Check a commit of the scratch repository out in the cache's tree."""
+    git = Git(cache.source)
+    alternates = os.path.join("..", "..", "..", cache.pristine.name, "objects")
+    if git_directory_is_broken(cache):
+        shutil.rmtree(cache.source, ignore_errors=True)
+        cache.source.mkdir()
+        git.run("init", "--quiet", "--template=")
+        link = cache.source / ".git" / "objects" / "info" / "alternates"
+        write_if_changed(link, f"{alternates}\n".encode())
+    git.run("fetch", "--quiet", "--no-tags", scratch.directory, f"HEAD:{BASE}", "--force")
+    write_if_changed(cache.source / ".git" / "info" / "exclude", f"/{STAMP_HEADER}\n".encode())
+    git.try_run("am", "--quit")
+    git.try_run("update-index", "-q", "--refresh")
+    git.run("checkout", "--quiet", "--force", "--detach", commit)
+
+
+def git_directory_is_broken(cache: Cache) -> bool:
+    """Whether the tree's repository must be made anew: absent, unreadable, or over another pristine commit."""
+    if not (cache.source / ".git").is_dir():
+        return True
+    git = Git(cache.source)
+    inside = git.try_run("rev-parse", "--show-toplevel")
+    link = cache.source / ".git" / "objects" / "info" / "alternates"
+    if inside.returncode != 0 or not link.is_file():
+        return True
+    head = git.try_run("rev-parse", "--verify", "--quiet", "HEAD")
+    return head.returncode == 0 and git.try_run("cat-file", "-e", "HEAD^{tree}").returncode != 0
