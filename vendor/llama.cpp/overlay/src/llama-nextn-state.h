@@ -1,0 +1,104 @@
+#pragma once
+
+// Internal side of llama-nextn.h: what the patches under vendor/llama.cpp/patches call.
+
+#include "llama-nextn.h"
+
+#include "ggml-backend.h"
+#include "gguf.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+struct llama_context;
+struct llama_ubatch;
+class llm_graph_result;
+
+// The part of llama_cparams that changes a graph; graphs are reused only while it is the same.
+struct llama_nextn_cparams {
+    bool pre_norm = false; // export the rows before the final norm
+    bool tap_pre  = false; // feed the head with them
+
+    bool operator==(const llama_nextn_cparams & other) const {
+        return pre_norm == other.pre_norm && tap_pre == other.tap_pre;
+    }
+};
+
+// What a llama_context keeps for nextn. Owned by the context, so freeing a context unpairs it.
+class llama_nextn_state {
+public:
+    explicit llama_nextn_state(llama_context & ctx) : ctx(ctx) {}
+    ~llama_nextn_state();
+
+    llama_nextn_state(const llama_nextn_state &)             = delete;
+    llama_nextn_state & operator=(const llama_nextn_state &) = delete;
+
+    // hooks of llama_context::decode(): before the first ubatch, after each, and when one failed
+    void decode_begin(uint32_t n_tokens);
+    void ubatch_done(const llama_ubatch & ubatch, const llm_graph_result & res, ggml_backend_sched_t sched);
+    void decode_failed();
+
+    // hook of llama_context::process_ubatch(): the previous graph could not be reused
+    void graph_built() { n_graph_builds++; }
+
+    // the memory was replaced from outside (state restore): the snapshots no longer belong to it
+    void forget_snapshots();
+
+    void                set_tap(llama_nextn_tap tap);
+    llama_nextn_tap     get_tap() const;
+    void                set_hidden(bool value);
+    const float *       get_hidden(int32_t i);
+    void                set_pre_norm(bool value);
+    const float *       get_pre_norm(int32_t i);
+
+    bool                pair(llama_context * ctx_dft);
+    llama_context *     get_ctx_dft() const { return ctx_dft; }
+
+    int32_t             max_rollback(llama_seq_id seq_id) const;
+    bool                seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1);
+
+    int32_t             get_n_ubatches()     const { return n_ubatches; }
+    int32_t             get_n_graph_builds() const { return n_graph_builds; }
+
+private:
+    // a sequence's newest tokens that the recurrent snapshots of its last ubatch can take back
+    struct snapshot {
+        int32_t   n_tokens; // tokens of the sequence in that ubatch
+        llama_pos pos;      // its newest position then
+        int32_t   cell;     // its recurrent cell then
+    };
+
+    const snapshot * find_snapshot(llama_seq_id seq_id) const;
+    void             order_rows();
+    bool             row_in_range(int32_t & i) const;
+
+    llama_context & ctx;
+
+    llama_context * ctx_tgt = nullptr; // set in a paired draft context
+    llama_context * ctx_dft = nullptr; // set in a paired target
+
+    std::vector<std::pair<llama_seq_id, snapshot>> snapshots;
+
+    // rows before the norm, [n_tokens, n_embd], in the order the ubatches computed them until order_rows()
+    std::vector<float>   rows;
+    std::vector<int32_t> row_order; // computed row -> index in the batch; empty once ordered
+
+    int32_t n_rows   = 0; // rows of the last batch
+    int32_t n_tokens = 0; // tokens of the last batch
+
+    // since the context was made
+    int32_t n_ubatches     = 0;
+    int32_t n_graph_builds = 0;
+};
+
+// llama_init_from_model: turn nextn_draft into upstream's context type and sizes.
+llama_context_params llama_nextn_apply(llama_context_params params);
+
+// llm_graph_result::set_outputs: choose the row that feeds the head and keep exported rows alive.
+void llama_nextn_set_outputs(llm_graph_result & res, const llama_nextn_cparams & cparams);
+
+// llama_model_loader: give a head-only file in the older form the engine's own names, and refuse counts that later
+// code only asserts on. Throws std::runtime_error.
+void llama_nextn_prepare_metadata(gguf_context * metadata);

@@ -1,0 +1,488 @@
+#include "llama-nextn-state.h"
+
+#include "llama-context.h"
+#include "llama-ext.h"
+#include "llama-impl.h"
+#include "llama-kv-cache-iswa.h"
+#include "llama-kv-cache.h"
+#include "llama-memory-hybrid.h"
+#include "llama-memory-recurrent.h"
+#include "llama-model.h"
+#include "llama-nextn-stamp.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <limits>
+#include <stdexcept>
+#include <string>
+
+//
+// which models and parameters fit
+//
+
+static bool nextn_arch_known(const llama_model & model) {
+    return model.arch == LLM_ARCH_QWEN35 || model.arch == LLM_ARCH_QWEN35MOE || model.arch == LLM_ARCH_QWEN3NEXT;
+}
+
+static const char * nextn_head_refusal(const llama_model & model) {
+    const auto & hparams = model.hparams;
+
+    if (hparams.n_layer_nextn == 0) {
+        return "the model has no NextN layer";
+    }
+    if (!nextn_arch_known(model)) {
+        return "the NextN layer of this architecture is not supported";
+    }
+    if (hparams.n_layer_nextn != 1) {
+        return "models with more than one NextN layer are not supported";
+    }
+    const auto & nextn = model.layers[hparams.n_layer()].nextn;
+    if (!nextn.eh_proj || !nextn.enorm || !nextn.hnorm) {
+        return "the model was loaded without its NextN layer (llama_model_params.load_mtp)";
+    }
+    return nullptr;
+}
+
+const char * llama_nextn_build_stamp(void) {
+    return LLAMA_NEXTN_BUILD_STAMP;
+}
+
+bool llama_model_has_nextn_layer(const llama_model * model) {
+    return model && !model->hparams.vocab_only && !nextn_head_refusal(*model);
+}
+
+bool llama_model_is_nextn_only(const llama_model * model) {
+    return model && !model->hparams.vocab_only && nextn_arch_known(*model) && model->hparams.n_layer_nextn > 0 &&
+           model->hparams.n_layer() > 0 && !model->layers[0].attn_norm;
+}
+
+const char * llama_nextn_refusal(const llama_model * model, llama_context_params params) {
+    if (!model) {
+        return "there is no model";
+    }
+    const bool is_draft = params.nextn_draft || (params.ctx_type == LLAMA_CONTEXT_TYPE_MTP && nextn_arch_known(*model));
+    if (is_draft) {
+        return nextn_head_refusal(*model);
+    }
+    if (llama_model_is_nextn_only(model)) {
+        return "the file holds only the NextN layer: it can draft for its full model, not decode";
+    }
+    return nullptr;
+}
+
+llama_context_params llama_nextn_apply(llama_context_params params) {
+    if (params.nextn_draft) {
+        params.ctx_type = LLAMA_CONTEXT_TYPE_MTP;
+        params.n_rs_seq = 0; // one attention layer: nothing recurrent to roll back
+    }
+    return params;
+}
+
+//
+// metadata
+//
+
+// Head-only files in the older form: "<arch>_mtp" names the architecture and prefixes its keys.
+static const char * const nextn_legacy_suffix = "_mtp";
+
+static size_t nextn_elem_size(gguf_type type) {
+    switch (type) {
+        case GGUF_TYPE_UINT8:  case GGUF_TYPE_INT8:  case GGUF_TYPE_BOOL:    return 1;
+        case GGUF_TYPE_UINT16: case GGUF_TYPE_INT16:                         return 2;
+        case GGUF_TYPE_UINT32: case GGUF_TYPE_INT32: case GGUF_TYPE_FLOAT32: return 4;
+        default:                                                             return 8;
+    }
+}
+
+static void nextn_copy_key(gguf_context * meta, int64_t id, const std::string & to) {
+    const gguf_type type = gguf_get_kv_type(meta, id);
+    switch (type) {
+        case GGUF_TYPE_STRING: {
+            const std::string value = gguf_get_val_str(meta, id); // a copy: setting a key can move the others
+            gguf_set_val_str(meta, to.c_str(), value.c_str());
+        } break;
+        case GGUF_TYPE_ARRAY: {
+            if (gguf_get_arr_type(meta, id) == GGUF_TYPE_STRING || gguf_get_arr_type(meta, id) == GGUF_TYPE_ARRAY) {
+                throw std::runtime_error("metadata key for '" + to + "' is an array of a kind no architecture key has");
+            }
+            const auto   elem = gguf_get_arr_type(meta, id);
+            const size_t n    = gguf_get_arr_n(meta, id);
+            const auto * data = static_cast<const uint8_t *>(gguf_get_arr_data(meta, id));
+            const std::vector<uint8_t> copy(data, data + n * nextn_elem_size(elem));
+            gguf_set_arr_data(meta, to.c_str(), elem, copy.data(), n);
+        } break;
+        case GGUF_TYPE_UINT8:   gguf_set_val_u8  (meta, to.c_str(), gguf_get_val_u8  (meta, id)); break;
+        case GGUF_TYPE_INT8:    gguf_set_val_i8  (meta, to.c_str(), gguf_get_val_i8  (meta, id)); break;
+        case GGUF_TYPE_UINT16:  gguf_set_val_u16 (meta, to.c_str(), gguf_get_val_u16 (meta, id)); break;
+        case GGUF_TYPE_INT16:   gguf_set_val_i16 (meta, to.c_str(), gguf_get_val_i16 (meta, id)); break;
+        case GGUF_TYPE_UINT32:  gguf_set_val_u32 (meta, to.c_str(), gguf_get_val_u32 (meta, id)); break;
+        case GGUF_TYPE_INT32:   gguf_set_val_i32 (meta, to.c_str(), gguf_get_val_i32 (meta, id)); break;
+        case GGUF_TYPE_FLOAT32: gguf_set_val_f32 (meta, to.c_str(), gguf_get_val_f32 (meta, id)); break;
+        case GGUF_TYPE_BOOL:    gguf_set_val_bool(meta, to.c_str(), gguf_get_val_bool(meta, id)); break;
+        case GGUF_TYPE_UINT64:  gguf_set_val_u64 (meta, to.c_str(), gguf_get_val_u64 (meta, id)); break;
+        case GGUF_TYPE_INT64:   gguf_set_val_i64 (meta, to.c_str(), gguf_get_val_i64 (meta, id)); break;
+        case GGUF_TYPE_FLOAT64: gguf_set_val_f64 (meta, to.c_str(), gguf_get_val_f64 (meta, id)); break;
+        default: throw std::runtime_error("metadata key for '" + to + "' has an unknown type");
+    }
+}
+
+// The number of the NextN block, from its tensors' names; -1 when there is none.
+static int nextn_block_of(const gguf_context * meta) {
+    for (int64_t i = 0; i < gguf_get_n_tensors(meta); ++i) {
+        int il = -1;
+        int n  = 0;
+        if (sscanf(gguf_get_tensor_name(meta, i), "blk.%d.nextn.eh_proj%n", &il, &n) == 1 && n > 0) {
+            return il;
+        }
+    }
+    return -1;
+}
+
+static void nextn_rename_legacy(gguf_context * meta, const std::string & arch_old) {
+    const std::string arch = arch_old.substr(0, arch_old.size() - strlen(nextn_legacy_suffix));
+
+    std::vector<std::string> keys;
+    for (int64_t i = 0; i < gguf_get_n_kv(meta); ++i) {
+        const std::string key = gguf_get_key(meta, i);
+        if (key.compare(0, arch_old.size() + 1, arch_old + ".") == 0) {
+            keys.push_back(key);
+        }
+    }
+    for (const auto & key : keys) {
+        nextn_copy_key(meta, gguf_find_key(meta, key.c_str()), arch + key.substr(arch_old.size()));
+        gguf_remove_key(meta, key.c_str());
+    }
+    gguf_set_val_str(meta, "general.architecture", arch.c_str());
+
+    const int il = nextn_block_of(meta);
+    if (il < 0 || il >= LLAMA_MAX_LAYERS - 1) {
+        throw std::runtime_error("a " + arch_old + " file without a blk.N.nextn.eh_proj tensor: it holds no NextN layer");
+    }
+    gguf_set_val_u32(meta, (arch + ".block_count").c_str(), il + 1);
+    gguf_set_val_u32(meta, (arch + ".nextn_predict_layers").c_str(), 1);
+}
+
+// The value of an optional u32 key; throws when it has another type.
+static int64_t nextn_get_u32(const gguf_context * meta, const std::string & key, int64_t fallback) {
+    const int64_t id = gguf_find_key(meta, key.c_str());
+    if (id < 0) {
+        return fallback;
+    }
+    if (gguf_get_kv_type(meta, id) != GGUF_TYPE_UINT32) {
+        throw std::runtime_error("metadata key '" + key + "' is not a u32");
+    }
+    return gguf_get_val_u32(meta, id);
+}
+
+void llama_nextn_prepare_metadata(gguf_context * meta) {
+    const int64_t id = gguf_find_key(meta, "general.architecture");
+    if (id < 0 || gguf_get_kv_type(meta, id) != GGUF_TYPE_STRING) {
+        return; // the loader has its own words for that
+    }
+    std::string arch = gguf_get_val_str(meta, id);
+    if (arch == "qwen35_mtp" || arch == "qwen35moe_mtp") {
+        nextn_rename_legacy(meta, arch);
+        arch = gguf_get_val_str(meta, gguf_find_key(meta, "general.architecture"));
+    }
+    if (arch != "qwen35" && arch != "qwen35moe" && arch != "qwen3next") {
+        return;
+    }
+    const int64_t n_layer_all   = nextn_get_u32(meta, arch + ".block_count", 1);
+    const int64_t n_layer_nextn = nextn_get_u32(meta, arch + ".nextn_predict_layers", 0);
+    if (n_layer_all < 1 || n_layer_all > LLAMA_MAX_LAYERS) {
+        throw std::runtime_error(format("%s.block_count is %lld, not within 1 to %d", arch.c_str(), (long long) n_layer_all, LLAMA_MAX_LAYERS));
+    }
+    if (n_layer_nextn >= n_layer_all) {
+        throw std::runtime_error(format("%s.nextn_predict_layers is %lld of %lld blocks: no trunk is left", arch.c_str(),
+                    (long long) n_layer_nextn, (long long) n_layer_all));
+    }
+}
+
+//
+// graph
+//
+
+void llama_nextn_set_outputs(llm_graph_result & res, const llama_nextn_cparams & cparams) {
+    if (!res.t_h_pre_norm) {
+        return;
+    }
+    if (cparams.tap_pre && res.t_h_nextn) {
+        res.t_h_nextn = res.t_h_pre_norm;
+    }
+    if (cparams.pre_norm) {
+        ggml_set_output(res.t_h_pre_norm);
+    }
+}
+
+//
+// memory
+//
+
+// the recurrent half of a memory, or NULL
+static const llama_memory_recurrent * nextn_recurrent(llama_memory_t mem) {
+    if (const auto * hybrid = dynamic_cast<const llama_memory_hybrid *>(mem)) {
+        return hybrid->get_mem_recr();
+    }
+    return dynamic_cast<const llama_memory_recurrent *>(mem);
+}
+
+// a memory from which any suffix can be removed at any time
+static bool nextn_is_plain_kv(llama_memory_t mem) {
+    return dynamic_cast<const llama_kv_cache *>(mem) || dynamic_cast<const llama_kv_cache_iswa *>(mem);
+}
+
+//
+// exported rows
+//
+
+void llama_nextn_state::decode_begin(uint32_t n_tokens_all) {
+    snapshots.clear();
+    row_order.clear();
+    n_rows   = 0;
+    n_tokens = (int32_t) n_tokens_all;
+}
+
+void llama_nextn_state::ubatch_done(const llama_ubatch & ubatch, const llm_graph_result & res, ggml_backend_sched_t sched) {
+    n_ubatches++;
+
+    if (const auto * recr = nextn_recurrent(ctx.get_memory())) {
+        for (uint32_t s = 0; s < ubatch.n_seqs_unq; ++s) {
+            const llama_seq_id seq_id = ubatch.seq_id_unq[s];
+            const snapshot     snap   = { (int32_t) ubatch.n_seq_tokens, recr->seq_pos_max(seq_id), recr->cells[seq_id].tail };
+
+            auto it = std::find_if(snapshots.begin(), snapshots.end(), [&](const auto & e) { return e.first == seq_id; });
+            if (it == snapshots.end()) {
+                snapshots.emplace_back(seq_id, snap);
+            } else {
+                it->second = snap;
+            }
+        }
+    }
+
+    ggml_tensor * t = ctx.get_cparams().nextn.pre_norm ? res.t_h_pre_norm : nullptr;
+    // fewer rows than tokens: the graph was told to keep only the output rows, so there is no row per token to export
+    if (!t || t->ne[1] != (int64_t) ubatch.n_tokens || !ubatch.data) {
+        return;
+    }
+    const size_t n_embd = t->ne[0];
+    rows.resize(n_embd * n_tokens);
+    ggml_backend_tensor_get_async(ggml_backend_sched_get_tensor_backend(sched, t), t,
+            rows.data() + n_embd * n_rows, 0, n_embd * ubatch.n_tokens * sizeof(float));
+    row_order.insert(row_order.end(), ubatch.data->batch_idxs.begin(), ubatch.data->batch_idxs.end());
+    n_rows += (int32_t) ubatch.n_tokens;
+}
+
+void llama_nextn_state::decode_failed() {
+    decode_begin(0);
+}
+
+void llama_nextn_state::forget_snapshots() {
+    snapshots.clear();
+}
+
+void llama_nextn_state::order_rows() {
+    if (row_order.empty()) {
+        return;
+    }
+    if (!std::is_sorted(row_order.begin(), row_order.end())) {
+        const size_t       n_embd = rows.size() / row_order.size();
+        std::vector<float> ordered(rows.size());
+        for (size_t i = 0; i < row_order.size(); ++i) {
+            std::copy_n(rows.data() + i * n_embd, n_embd, ordered.data() + row_order[i] * n_embd);
+        }
+        rows.swap(ordered);
+    }
+    row_order.clear();
+}
+
+bool llama_nextn_state::row_in_range(int32_t & i) const {
+    if (i < 0) {
+        i += n_tokens;
+    }
+    return 0 <= i && i < n_tokens;
+}
+
+void llama_nextn_state::set_tap(llama_nextn_tap tap) {
+    ctx.cparams.nextn.tap_pre = tap == LLAMA_NEXTN_TAP_PRE;
+}
+
+llama_nextn_tap llama_nextn_state::get_tap() const {
+    return ctx.get_cparams().nextn.tap_pre ? LLAMA_NEXTN_TAP_PRE : LLAMA_NEXTN_TAP_POST;
+}
+
+void llama_nextn_state::set_hidden(bool value) {
+    ctx.set_embeddings_nextn(value, /*masked =*/ false);
+    n_tokens = 0; // rows of an earlier batch were not kept
+    n_rows   = 0;
+}
+
+const float * llama_nextn_state::get_hidden(int32_t i) {
+    const auto & cparams = ctx.get_cparams();
+    if (!cparams.embeddings_nextn || cparams.embeddings_nextn_masked || !row_in_range(i)) {
+        return nullptr;
+    }
+    ctx.synchronize();
+    return ctx.get_embeddings_nextn_ith(i);
+}
+
+void llama_nextn_state::set_pre_norm(bool value) {
+    ctx.cparams.nextn.pre_norm = value;
+    n_rows = 0;
+}
+
+const float * llama_nextn_state::get_pre_norm(int32_t i) {
+    if (n_rows == 0 || n_rows != n_tokens || !row_in_range(i)) {
+        return nullptr;
+    }
+    ctx.synchronize();
+    order_rows();
+    return rows.data() + (size_t) i * (rows.size() / n_rows);
+}
+
+//
+// pairing and rollback
+//
+
+llama_nextn_state::~llama_nextn_state() {
+    pair(nullptr);
+    if (ctx_tgt) {
+        ctx_tgt->nextn.ctx_dft = nullptr;
+    }
+}
+
+bool llama_nextn_state::pair(llama_context * dft) {
+    if (dft) {
+        const auto & model_tgt = ctx.get_model();
+        const auto & model_dft = dft->get_model();
+
+        const bool fits = dft != &ctx && dft->get_cparams().ctx_type == LLAMA_CONTEXT_TYPE_MTP &&
+                          ctx.get_cparams().ctx_type != LLAMA_CONTEXT_TYPE_MTP &&
+                          model_tgt.hparams.n_embd_out() == model_dft.hparams.n_embd_out() &&
+                          model_tgt.vocab.n_tokens() == model_dft.vocab.n_tokens();
+        if (!fits || (dft->nextn.ctx_tgt && dft->nextn.ctx_tgt != &ctx)) {
+            return false;
+        }
+    }
+    if (ctx_dft) {
+        ctx_dft->nextn.ctx_tgt = nullptr;
+    }
+    ctx_dft = dft;
+    if (ctx_dft) {
+        ctx_dft->nextn.ctx_tgt = &ctx;
+    }
+    return true;
+}
+
+const llama_nextn_state::snapshot * llama_nextn_state::find_snapshot(llama_seq_id seq_id) const {
+    for (const auto & [id, snap] : snapshots) {
+        if (id == seq_id) {
+            return &snap;
+        }
+    }
+    return nullptr;
+}
+
+int32_t llama_nextn_state::max_rollback(llama_seq_id seq_id) const {
+    auto * mem = ctx.get_memory();
+    if (seq_id < 0 || (uint32_t) seq_id >= ctx.n_seq_max()) {
+        return 0;
+    }
+    if (nextn_is_plain_kv(mem)) {
+        return std::numeric_limits<int32_t>::max();
+    }
+    const auto * recr = nextn_recurrent(mem);
+    const auto * snap = find_snapshot(seq_id);
+    // anything that moved the sequence since its last batch (a rollback, a copy, a shift) took it off its snapshots
+    if (!recr || !snap || recr->rs_idx[seq_id] != 0 || recr->cells[seq_id].tail != snap->cell || recr->seq_pos_max(seq_id) != snap->pos) {
+        return 0;
+    }
+    return std::min<int32_t>(snap->n_tokens, 1 + (int32_t) recr->n_rs_seq) - 1;
+}
+
+bool llama_nextn_state::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
+    auto * mem = ctx.get_memory();
+    if (!mem || seq_id < 0 || (uint32_t) seq_id >= ctx.n_seq_max()) {
+        return false;
+    }
+    p0 = std::max(p0, 0);
+    p1 = p1 < 0 ? std::numeric_limits<llama_pos>::max() : p1;
+
+    // the recurrent half decides: an aborted decode can leave it ahead of the attention half
+    const auto *    recr    = nextn_recurrent(mem);
+    const llama_pos pos_max = recr ? recr->seq_pos_max(seq_id) : mem->seq_pos_max(seq_id);
+
+    const bool whole   = p0 == 0 && p1 > pos_max;
+    const bool nothing = p0 > pos_max || p0 >= p1;
+    const bool suffix  = p1 > pos_max && pos_max - p0 + 1 <= max_rollback(seq_id);
+    if (!whole && !nothing && !suffix && !nextn_is_plain_kv(mem)) {
+        return false;
+    }
+    if (!nothing && !mem->seq_rm(seq_id, whole ? -1 : p0, whole || p1 > pos_max ? -1 : p1)) {
+        return false;
+    }
+    if (ctx_dft && p0 < p1) {
+        ctx_dft->get_memory()->seq_rm(seq_id, p0, p1); // a plain KV cache: removing a range cannot fail
+    }
+    return true;
+}
+
+//
+// C interface
+//
+
+void llama_set_nextn_tap(llama_context * ctx, llama_nextn_tap tap) {
+    ctx->nextn.set_tap(tap);
+}
+
+llama_nextn_tap llama_get_nextn_tap(const llama_context * ctx) {
+    return ctx->nextn.get_tap();
+}
+
+void llama_set_nextn_hidden(llama_context * ctx, bool value) {
+    ctx->nextn.set_hidden(value);
+}
+
+float * llama_get_nextn_hidden(llama_context * ctx) {
+    return llama_get_nextn_hidden_ith(ctx, 0);
+}
+
+float * llama_get_nextn_hidden_ith(llama_context * ctx, int32_t i) {
+    return const_cast<float *>(ctx->nextn.get_hidden(i));
+}
+
+void llama_set_embeddings_pre_norm(llama_context * ctx, bool value) {
+    ctx->nextn.set_pre_norm(value);
+}
+
+float * llama_get_embeddings_pre_norm(llama_context * ctx) {
+    return llama_get_embeddings_pre_norm_ith(ctx, 0);
+}
+
+float * llama_get_embeddings_pre_norm_ith(llama_context * ctx, int32_t i) {
+    return const_cast<float *>(ctx->nextn.get_pre_norm(i));
+}
+
+bool llama_set_nextn(llama_context * ctx_tgt, llama_context * ctx_dft) {
+    return ctx_tgt && ctx_tgt->nextn.pair(ctx_dft);
+}
+
+llama_context * llama_get_nextn(const llama_context * ctx_tgt) {
+    return ctx_tgt->nextn.get_ctx_dft();
+}
+
+int32_t llama_nextn_max_rollback(const llama_context * ctx_tgt, llama_seq_id seq_id) {
+    return ctx_tgt->nextn.max_rollback(seq_id);
+}
+
+bool llama_context_nextn_seq_rm(llama_context * ctx_tgt, llama_seq_id seq_id, llama_pos p0, llama_pos p1) {
+    return ctx_tgt && ctx_tgt->nextn.seq_rm(seq_id, p0, p1);
+}
+
+int32_t llama_nextn_n_graph_builds(const llama_context * ctx) {
+    return ctx->nextn.get_n_graph_builds();
+}
+
+int32_t llama_nextn_n_graph_reuses(const llama_context * ctx) {
+    return ctx->nextn.get_n_ubatches() - ctx->nextn.get_n_graph_builds();
+}
