@@ -11,7 +11,13 @@ ARGS ?=
 bin    := $(VENV)/bin
 stamp  := $(VENV)/.stamps
 export PATH := $(abspath $(bin)):$(PATH)
+export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+# Two builds in one directory would spoil each other.
+one_at_a_time := $(if $(shell command -v flock),flock build/.lock)
+
+own_cpp = $(shell find csrc vendor/llama.cpp/overlay -name '*.cpp' -o -name '*.c' -o -name '*.h')
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -27,16 +33,24 @@ test: build wheel $(stamp)/test ## build, then run the tests (ARGS goes to pytes
 	$(bin)/python -m pytest $(ARGS)
 
 lint: build $(stamp)/test $(stamp)/lint ## ruff, mypy, clang-format, stubs, vendor
-	$(bin)/python scripts/lint.py
+	$(bin)/ruff check
+	$(bin)/ruff format --check
+	$(bin)/mypy
+	$(bin)/clang-format --dry-run --Werror $(own_cpp)
+	$(bin)/python scripts/stubs.py
+	$(bin)/python scripts/vendor.py check
 
 format: $(stamp)/lint ## format Python and C++ in place
-	$(bin)/python scripts/lint.py --fix
+	$(bin)/ruff check --fix
+	$(bin)/ruff format
+	$(bin)/clang-format -i $(own_cpp)
 
 stubs: build $(stamp)/lint ## write python/nextn/_core.pyi from the built module
 	$(bin)/python scripts/stubs.py --write
 
 build: $(stamp)/build ## compile and install into .venv, editable
-	$(bin)/python -m pip install --quiet --no-build-isolation --check-build-dependencies --editable .
+	@mkdir -p build
+	$(one_at_a_time) $(bin)/python -m pip install --quiet --no-build-isolation --check-build-dependencies --editable .
 
 wheel: $(stamp)/build $(stamp)/wheel ## self-contained wheel for this platform, in dist/
 	$(bin)/python scripts/build_wheel.py --out $(WHEELS)
