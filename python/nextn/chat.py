@@ -1,0 +1,60 @@
+"""Conversations to prompts, through the chat template that the model file carries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from nextn import _core
+from nextn.model import Model
+
+__all__ = ["ChatPrompter", "Message"]
+
+Message = Mapping[str, object]
+"""One message: "role" and "content", both strings, and whatever else the template knows."""
+
+
+class ChatPrompter:
+    """Writes conversations as prompts with the model's own template.
+
+    Args:
+        model: The model; a file without a template is a ChatTemplateError at the first use.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._template: _core.ChatTemplate | None = None
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """The tokens of a conversation, up to where the assistant's answer begins.
+
+        Raises:
+            ChatTemplateError: The file has no template, or the template refuses the messages.
+            TypeError, ValueError: The messages are no list of mappings with a role and a content.
+        """
+        checked = [dict(message) for message in check_messages(messages)]
+        if self._template is None:
+            self._template = _core.ChatTemplate(self._model._core)
+        text = self._template.apply(checked, add_generation_prompt=True)
+        return self._model.tokenize(text, add_special=not self._begins_with_bos(text), parse_special=True)
+
+    def _begins_with_bos(self, text: str) -> bool:
+        """Whether the template has written begin-of-text itself, so that tokenizing must not add a second one."""
+        bos = self._model.bos_token
+        return bos is not None and text.encode().startswith(self._model.token_to_piece(bos))
+
+
+def check_messages(messages: object) -> Sequence[Message]:
+    """The messages, when each is a mapping with a string "role" and a string "content"."""
+    if isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Sequence):
+        raise TypeError(f"messages must be a list of mappings with role and content, not {type(messages).__name__}")
+    if not messages:
+        raise ValueError("messages must hold at least one message, not none")
+    for i, message in enumerate(messages):
+        if not isinstance(message, Mapping):
+            raise TypeError(f"messages[{i}] must be a mapping with role and content, not {type(message).__name__}")
+        for key in ("role", "content"):
+            if key not in message:
+                raise ValueError(f"messages[{i}] has no {key!r}")
+            if not isinstance(message[key], str):
+                raise TypeError(f"messages[{i}][{key!r}] must be a string, not {type(message[key]).__name__}")
+    return messages

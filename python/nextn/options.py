@@ -1,0 +1,222 @@
+"""Options of the public calls: keyword-only frozen dataclasses that check their values, and the checks themselves.
+
+A wrong type is a TypeError, a wrong value a ValueError; both name the argument, the value and what is allowed. An
+unknown argument is a TypeError that names the nearest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import math
+import numbers
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypedDict, TypeVar
+
+__all__ = [
+    "DraftParams",
+    "GenerateOptions",
+    "GenerateParams",
+    "SamplingParams",
+    "check_bool",
+    "check_choice",
+    "check_int",
+    "check_number",
+    "name_unknown_keywords",
+]
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+# Checks
+
+
+def check_int(name: str, value: object, low: int, high: int | None = None) -> int:
+    """The value as an int within low..high; bool is no integer here."""
+    allowed = f"an integer >= {low}" if high is None else f"an integer from {low} to {high}"
+    try:
+        if _is_bool(value):
+            raise TypeError
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name} must be {allowed}, not {_shown(value)}") from None
+    if number < low or (high is not None and number > high):
+        raise ValueError(f"{name} must be {allowed}, not {_shown(number)}")
+    return number
+
+
+def check_number(name: str, value: object, low: float, high: float | None = None) -> float:
+    """The value as a finite float within low..high; bool is no number here."""
+    allowed = f"a finite number >= {low:g}" if high is None else f"a number from {low:g} to {high:g}"
+    if _is_bool(value) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be {allowed}, not {_shown(value)}")
+    try:
+        number = float(value)
+    except OverflowError:  # an int beyond the floats
+        raise ValueError(f"{name} must be {allowed}, not {_shown(value)}") from None
+    if not math.isfinite(number) or number < low or (high is not None and number > high):
+        raise ValueError(f"{name} must be {allowed}, not {_shown(value)}")
+    return number
+
+
+def check_bool(name: str, value: object) -> bool:
+    """The value, which must be True or False."""
+    if not _is_bool(value):
+        raise TypeError(f"{name} must be True or False, not {_shown(value)}")
+    return bool(value)
+
+
+def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    """Accept one of the listed values, by type as well, so that 1 is not True."""
+    if not any(type(value) is type(choice) and value == choice for choice in choices):
+        listed = ", ".join(repr(choice) for choice in choices)
+        kind = ValueError if any(type(value) is type(choice) for choice in choices) else TypeError
+        raise kind(f"{name} must be one of {listed}, not {_shown(value)}")
+
+
+def check_stop(value: object) -> tuple[str, ...]:
+    """Stop strings as a tuple: one string, or several, none of them empty."""
+    allowed = "a string or a sequence of strings, none of them empty"
+    listed = (value,) if isinstance(value, str) else value
+    if isinstance(listed, (bytes, Mapping)) or not isinstance(listed, Iterable):
+        raise TypeError(f"stop must be {allowed}, not {_shown(value)}")
+    strings = tuple(listed)
+    for item in strings:
+        if not isinstance(item, str):
+            raise TypeError(f"stop must be {allowed}, not {_shown(value)}")
+        if not item:
+            raise ValueError(f"stop must be {allowed}, not {_shown(value)}")
+    return strings
+
+
+def _is_bool(value: object) -> bool:
+    """Whether it is a Python or a NumPy bool."""
+    return isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")
+
+
+def _shown(value: object) -> str:
+    """The value for a message, shortened."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+# Unknown keywords
+
+
+def name_unknown_keywords(function: F) -> F:
+    """Make the TypeError for an unknown keyword name the nearest known one; the signature stays as it is."""
+    known = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    owner = function.__qualname__.removesuffix(".__init__")
+
+    @functools.wraps(function)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        refuse_unknown(owner, kwargs, known)
+        return function(*args, **kwargs)
+
+    return checked  # type: ignore[return-value]
+
+
+def refuse_unknown(owner: str, given: Iterable[str], known: Sequence[str]) -> None:
+    """Raise the TypeError for the first given keyword that is not known."""
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}"
+            raise TypeError(f"{owner}() got an unexpected keyword argument {name!r}; {hint}")
+
+
+def _options_class(cls: type[T]) -> type[T]:
+    """Give an options dataclass the better error for unknown keywords."""
+    cls.__init__ = name_unknown_keywords(cls.__init__)  # type: ignore[method-assign]
+    return cls
+
+
+# Options
+
+
+@_options_class
+@dataclass(frozen=True, kw_only=True)
+class DraftParams:
+    """How the draft head drafts; names and meaning as in llama.cpp.
+
+    Args:
+        n_max: Longest draft in tokens, 1 to 64. The target keeps one recurrent-state snapshot for each.
+        n_min: Drafts shorter than this many tokens are thrown away, 0 to n_max.
+        p_min: The chain stops where the head gives its own first choice less than this probability, 0 to 1.
+    """
+
+    n_max: int = 3
+    n_min: int = 0
+    p_min: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check types and ranges."""
+        _set(self, "n_max", check_int("n_max", self.n_max, 1, 64))
+        _set(self, "n_min", check_int("n_min", self.n_min, 0, self.n_max))
+        _set(self, "p_min", check_number("p_min", self.p_min, 0.0, 1.0))
+
+
+@_options_class
+@dataclass(frozen=True, kw_only=True)
+class SamplingParams:
+    """How a token is chosen from the target's logits.
+
+    Args:
+        temperature: 0 takes the most probable token (greedy); above 0, tokens are drawn from
+            softmax(logits / temperature).
+        seed: Seed of the draws, 0 to 2**64 - 1; None takes a new one each time. The same seed gives the same text.
+    """
+
+    temperature: float = 0.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check types and ranges."""
+        _set(self, "temperature", check_number("temperature", self.temperature, 0.0))
+        if self.seed is not None:
+            _set(self, "seed", check_int("seed", self.seed, 0, 2**64 - 1))
+
+
+@_options_class
+@dataclass(frozen=True, kw_only=True)
+class GenerateParams(SamplingParams):
+    """Options of one generation, those of SamplingParams among them.
+
+    Args:
+        max_tokens: Most tokens to generate, at least 1; None goes on until the context is full.
+        stop: A string, or several, at which the text ends; the text is cut before it.
+    """
+
+    max_tokens: int | None = None
+    stop: str | Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        """Check types and ranges."""
+        super().__post_init__()
+        if self.max_tokens is not None:
+            _set(self, "max_tokens", check_int("max_tokens", self.max_tokens, 1))
+        _set(self, "stop", check_stop(self.stop))
+
+    @classmethod
+    def of(cls, owner: str, options: Mapping[str, Any]) -> GenerateParams:
+        """Make them from the keywords given to the method named owner."""
+        refuse_unknown(owner, options, [field.name for field in fields(cls)])
+        return cls(**options)
+
+
+class GenerateOptions(TypedDict, total=False):
+    """The keywords of generate(), stream() and the chat forms for type checkers; GenerateParams explains them."""
+
+    temperature: float
+    seed: int | None
+    max_tokens: int | None
+    stop: str | Sequence[str]
+
+
+def _set(instance: object, name: str, value: object) -> None:
+    """Store a checked value in a frozen dataclass."""
+    object.__setattr__(instance, name, value)
