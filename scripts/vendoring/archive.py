@@ -22,6 +22,15 @@ from vendoring.run import DATE, GIT_OPTIONS, IDENTITY, Git, VendorError, git_env
 ARCHIVE_VARIABLE = "NEXTN_LLAMA_ARCHIVE"
 PRISTINE = "refs/heads/pristine"
 
+PIP_OPTIONS = (
+    "--no-deps",
+    "--no-binary=:all:",
+    "--no-input",
+    "--retries=2",
+    "--disable-pip-version-check",
+    "--progress-bar=off",
+)
+
 
 def file_sha256(path: Path) -> str:
     """Hash of a file, read in pieces."""
@@ -73,8 +82,7 @@ def download(pin: Pin, folder: Path) -> Path:
     say(f"downloading {pin.requirement} with pip (77 MB; about a minute, pip also reads the package's metadata)")
     requirements = folder / "requirements.txt"
     requirements.write_text(pin.requirement + (f" --hash=sha256:{pin.sha256}" if pin.sha256 else "") + "\n")
-    argv = [sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:", "--no-input", "--retries", "2"]
-    argv += ["--disable-pip-version-check", "--progress-bar", "off", "-d", str(folder), "-r", str(requirements)]
+    argv = [sys.executable, "-m", "pip", "download", *PIP_OPTIONS, "-d", str(folder), "-r", str(requirements)]
     done = run(argv, cwd=folder, env=pip_environment())
     words = (done.stdout + done.stderr).decode("utf-8", "replace")
     path = folder / pin.archive
@@ -182,7 +190,8 @@ def llama_members(tar: tarfile.TarFile, pin: Pin) -> Iterator[tuple[str, tarfile
         inner = path.relative_to(prefix)
         if inner.parts == (".git",):  # points at a folder of the repository the archive was made in
             continue
-        if ".." in inner.parts or ".git" in inner.parts or not member.isfile() or re.search(r'[\x00-\x1f"\\]', member.name):
+        odd = not {"..", ".git"}.isdisjoint(inner.parts) or re.search(r'[\x00-\x1f"\\]', member.name)
+        if odd or not member.isfile():
             raise VendorError(f"refusing {pin.archive}: its member {member.name!r} is no plain file inside {prefix}")
         found = True
         yield inner.as_posix(), member

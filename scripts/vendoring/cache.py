@@ -1,10 +1,10 @@
 """The user cache: where prepared trees live, and the lock that lets one call at a time change them.
 
-    <cache>/llama.cpp-<version>/
-        lock        taken while anything here changes
-        pristine/   bare repository with the one commit of the pinned folder; never changed once it is there
-        src/        the prepared tree: a repository of its own that borrows pristine's objects
-        stamp       what src holds, written last and removed first
+<cache>/llama.cpp-<version>/
+    lock        taken while anything here changes
+    pristine/   bare repository with the one commit of the pinned folder; never changed once it is there
+    src/        the prepared tree: a repository of its own that borrows pristine's objects
+    stamp       what src holds, written last and removed first
 """
 
 from __future__ import annotations
@@ -104,21 +104,26 @@ class Cache:
                 tree = import_archive(archive, pin, aside)
             if tree != pin.tree:
                 raise VendorError(
-                    f"{pin.subdirectory} in {pin.archive} is tree {tree}, UPSTREAM.toml says {pin.tree}; nothing was kept"
+                    f"{pin.subdirectory} in {pin.archive} is tree {tree}, "
+                    f"UPSTREAM.toml says {pin.tree}; nothing was kept"
                 )
-            shutil.rmtree(self.pristine, ignore_errors=True)
-            os.replace(aside, self.pristine)
+            self.adopt(aside)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
         return Git(self.pristine).text("rev-parse", PRISTINE)
+
+    def adopt(self, repository: Path) -> None:
+        """Make a finished import the pristine repository."""
+        shutil.rmtree(self.pristine, ignore_errors=True)
+        os.replace(repository, self.pristine)
 
     def pristine_commit(self, pin: Pin) -> str | None:
         """The pristine commit if it is here and is the pinned tree."""
         if not self.pristine.is_dir():
             return None
-        done = Git(self.pristine).try_run("rev-parse", "--verify", "--quiet", f"{PRISTINE}^{{tree}}", PRISTINE)
-        found = done.stdout.decode().split()
-        return found[1] if done.returncode == 0 and found[0] == pin.tree else None
+        done = Git(self.pristine).try_run("log", "-1", "--format=%T %H", PRISTINE)
+        tree, _, commit = done.stdout.decode().strip().partition(" ")
+        return commit if done.returncode == 0 and tree == pin.tree else None
 
 
 def cache_error(folder: Path, error: OSError) -> VendorError:

@@ -13,6 +13,9 @@ from vendoring.run import VendorError
 # Part of the stamp: raise it when the way a tree is put together changes, so that old trees are not taken for new.
 RECIPE = "1"
 
+# File modes as git writes them.
+PLAIN, EXECUTABLE = "100644", "100755"
+
 STAMP_HEADER = "src/llama-nextn-stamp.h"
 
 
@@ -27,7 +30,7 @@ class OverlayFile:
     @property
     def mode(self) -> str:
         """The file mode as git writes it."""
-        return "100755" if self.executable else "100644"
+        return EXECUTABLE if self.executable else PLAIN
 
 
 @dataclass(frozen=True)
@@ -70,11 +73,10 @@ class Fork:
         return read_pin(self.pin_file)
 
     def series(self) -> list[str]:
-        """Patch names in order; `#` begins a comment."""
+        """Patch names in order."""
         if not self.series_file.exists():
             raise VendorError(f"{self.series_file} is missing; it lists the patches in order (it may be empty)")
-        lines = (line.partition("#")[0].strip() for line in self.series_file.read_text(encoding="utf-8").splitlines())
-        return [line for line in lines if line]
+        return self.series_file.read_text(encoding="utf-8").split()
 
     def patch(self, name: str) -> bytes:
         """The text of one patch of the series."""
@@ -83,16 +85,22 @@ class Fork:
         except FileNotFoundError as error:
             raise VendorError(f"{self.series_file} names {name}, but {self.patches} holds no such file") from error
 
+    def files(self) -> dict[str, bytes]:
+        """Series, patches and overlay as they are on disk, by their path in the folder."""
+        paths = [path for folder in (self.patches, self.overlay) for path in folder.rglob("*") if path.is_file()]
+        paths += [self.series_file] if self.series_file.is_file() else []
+        return {path.relative_to(self.folder).as_posix(): path.read_bytes() for path in paths}
+
     def overlay_files(self) -> list[OverlayFile]:
         """All files of the overlay, sorted by path."""
         files = []
-        for path in sorted(self.overlay.rglob("*")):
+        for path in self.overlay.rglob("*"):
             if path.is_symlink():
                 raise VendorError(f"{path} is a symbolic link; the overlay holds plain files only")
             if path.is_file():
                 executable = os.access(path, os.X_OK)
                 files.append(OverlayFile(path.relative_to(self.overlay).as_posix(), path.read_bytes(), executable))
-        return files
+        return sorted(files, key=lambda file: file.path)
 
 
 @dataclass(frozen=True)
@@ -105,6 +113,12 @@ class State:
     pin: Pin
     overlay: tuple[OverlayFile, ...]
     patches: tuple[tuple[str, bytes], ...]
+
+    def files(self) -> dict[str, bytes]:
+        """What an export of this state writes, by path in vendor/llama.cpp."""
+        files = {f"patches/{name}": content for name, content in self.patches}
+        files |= {f"overlay/{file.path}": file.content for file in self.overlay}
+        return files | {"series": "".join(f"{name}\n" for name, _ in self.patches).encode()}
 
     @property
     def stamp(self) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +11,7 @@ from vendoring.build import build_chain, scratch_repository
 from vendoring.cache import Cache
 from vendoring.layout import STAMP_HEADER, Fork, State, read_state, stamp_header, write_if_changed
 from vendoring.run import Git, VendorError, say
-
-# What the working copy was last in step with the project's folder; export compares with it.
-BASE = "refs/nextn/base"
+from vendoring.workcopy import object_folders, write_base
 
 
 @dataclass(frozen=True)
@@ -43,11 +40,11 @@ def prepare(fork: Fork, *, discard: bool = False) -> Path:
     """
     state = read_state(fork)
     cache = Cache.of(state.pin)
-    if not discard and is_ready(cache, state):
-        return cache.source
-    with cache.locked():
-        if discard or not is_ready(cache, state):
-            rebuild(cache, state, discard=discard)
+    if discard or not is_ready(cache, state):
+        with cache.locked():
+            if discard or not is_ready(cache, state):
+                rebuild(cache, state, discard=discard)
+    write_base(Git(cache.source), state.files())
     return cache.source
 
 
@@ -86,7 +83,7 @@ def summary(changed: list[str]) -> str:
 def rebuild(cache: Cache, state: State, *, discard: bool) -> None:
     """Build the state aside, then move the tree to it. Only files that differ are written."""
     pristine = cache.require_pristine(state.pin)
-    with scratch_repository(cache.folder, [cache.pristine]) as scratch:
+    with scratch_repository([cache.pristine / "objects"], cache.folder) as scratch:
         commit = build_chain(scratch, pristine, state)
         prepared = read_prepared(cache.stamp_file)
         if prepared is not None and not discard:
@@ -108,36 +105,45 @@ def refuse_to_lose_work(cache: Cache, prepared: Prepared, scratch: Git, commit: 
         if Git(cache.source).text("rev-parse", "HEAD^{tree}") == new_tree:
             return
     raise VendorError(
-        f"{cache.source} was changed by hand ({summary(changed)}) and vendor/llama.cpp has changed too; commit the "
-        "changes there and run `scripts/vendor.py export`, or throw them away with `scripts/vendor.py prepare --discard`"
+        f"{cache.source} was changed by hand ({summary(changed)}) and vendor/llama.cpp has changed too; "
+        "commit the changes there and run `scripts/vendor.py export`, "
+        "or throw them away with `scripts/vendor.py prepare --discard`"
     )
 
 
 def switch(cache: Cache, scratch: Git, commit: str) -> None:
-    """Check a commit of the scratch repository out in the cache's tree."""
+    """Check a commit of the scratch repository out in the cache's tree; a damaged tree is made anew."""
+    if is_sound_repository(cache):
+        try:
+            move(cache, scratch, commit)
+            return
+        except VendorError as error:
+            say(f"making {cache.source} anew: {error}")
+    shutil.rmtree(cache.source, ignore_errors=True)
+    cache.source.mkdir()
+    Git(cache.source).run("init", "--quiet", "--template=")
+    link = f"../../../{cache.pristine.name}/objects\n"  # relative, so that the cache can be moved
+    write_if_changed(cache.source / ".git" / "objects" / "info" / "alternates", link.encode())
+    move(cache, scratch, commit)
+
+
+def move(cache: Cache, scratch: Git, commit: str) -> None:
+    """Check a commit out, writing only files that differ, and remove files that do not belong to it."""
     git = Git(cache.source)
-    alternates = os.path.join("..", "..", "..", cache.pristine.name, "objects")
-    if git_directory_is_broken(cache):
-        shutil.rmtree(cache.source, ignore_errors=True)
-        cache.source.mkdir()
-        git.run("init", "--quiet", "--template=")
-        link = cache.source / ".git" / "objects" / "info" / "alternates"
-        write_if_changed(link, f"{alternates}\n".encode())
-    git.run("fetch", "--quiet", "--no-tags", scratch.directory, f"HEAD:{BASE}", "--force")
+    git.run("fetch", "--quiet", "--no-tags", scratch.directory, "+HEAD:refs/nextn/prepared")
     write_if_changed(cache.source / ".git" / "info" / "exclude", f"/{STAMP_HEADER}\n".encode())
     git.try_run("am", "--quit")
-    git.try_run("update-index", "-q", "--refresh")
+    git.try_run("update-index", "-q", "--refresh")  # files that only look touched are not written again
     git.run("checkout", "--quiet", "--force", "--detach", commit)
+    git.run("clean", "--quiet", "--force", "-d")
 
 
-def git_directory_is_broken(cache: Cache) -> bool:
-    """Whether the tree's repository must be made anew: absent, unreadable, or over another pristine commit."""
-    if not (cache.source / ".git").is_dir():
-        return True
+def is_sound_repository(cache: Cache) -> bool:
+    """Whether the tree's repository can be used: it is one of its own and sees the pristine objects."""
     git = Git(cache.source)
-    inside = git.try_run("rev-parse", "--show-toplevel")
-    link = cache.source / ".git" / "objects" / "info" / "alternates"
-    if inside.returncode != 0 or not link.is_file():
-        return True
-    head = git.try_run("rev-parse", "--verify", "--quiet", "HEAD")
-    return head.returncode == 0 and git.try_run("cat-file", "-e", "HEAD^{tree}").returncode != 0
+    if not (cache.source / ".git").is_dir():
+        return False
+    top = git.try_run("rev-parse", "--show-toplevel")
+    if top.returncode != 0 or Path(top.stdout.decode().rstrip("\n")).resolve() != cache.source.resolve():
+        return False
+    return (cache.pristine / "objects").resolve() in object_folders(git)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from vendoring.layout import STAMP_HEADER, Fork, stamp_header, write_if_changed
 from vendoring.run import Git, VendorError
+from vendoring.workcopy import root_problem
 
 OWN_HEADER = "include/llama-nextn.h"
 
@@ -21,24 +22,16 @@ def check_source(fork: Fork, tree: Path) -> Path:
     Raises:
         VendorError: says what the tree lacks.
     """
-    pin = fork.pin()
     tree = tree.absolute()
-    advice = f"make one with `scripts/vendor.py prepare --dest DIR`, or unset NEXTN_LLAMA_SOURCE to build {pin.requirement}"
-    if not tree.is_dir():
-        raise VendorError(f"NEXTN_LLAMA_SOURCE={tree} is not a directory; {advice}")
     git = Git(tree)
-    top = git.try_run("rev-parse", "--show-toplevel")
-    if top.returncode != 0 or Path(top.stdout.decode().rstrip("\n")).resolve() != tree.resolve():
-        raise VendorError(f"NEXTN_LLAMA_SOURCE={tree} is not the top of a git working copy; {advice}")
-    roots = git.try_run("log", "--max-parents=0", "--format=%T", "HEAD").stdout.decode().split()
-    if roots != [pin.tree]:
-        found = ", ".join(roots) or "no commit"
+    problem = root_problem(git, fork.pin())
+    if not problem and not (tree / OWN_HEADER).is_file():
+        problem = f"has no {OWN_HEADER}: it is llama.cpp without nextn's files"
+    if problem:
         raise VendorError(
-            f"NEXTN_LLAMA_SOURCE={tree} is not the pinned llama.cpp {pin.commit}: its first commit should hold tree "
-            f"{pin.tree}, found {found}; {advice}"
+            f"NEXTN_LLAMA_SOURCE={tree} {problem}; make a working copy with `scripts/vendor.py prepare --dest DIR`, "
+            "or unset NEXTN_LLAMA_SOURCE to build the pinned tree"
         )
-    if not (tree / OWN_HEADER).is_file():
-        raise VendorError(f"NEXTN_LLAMA_SOURCE={tree} has no {OWN_HEADER}: it is llama.cpp without nextn's files; {advice}")
     write_if_changed(tree / STAMP_HEADER, stamp_header(source_stamp(git)))
     return tree
 
