@@ -1,0 +1,161 @@
+"""Options: every wrong argument is refused by name, value and range."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import get_type_hints
+
+import numpy as np
+import pytest
+from nextn.options import (
+    DraftParams,
+    GenerateOptions,
+    GenerateParams,
+    SamplingParams,
+    check_bool,
+    check_choice,
+    name_unknown_keywords,
+)
+
+NAN, INF = float("nan"), float("inf")
+
+
+def test_defaults():
+    assert DraftParams() == DraftParams(n_max=3, n_min=0, p_min=0.0)
+    assert GenerateParams() == GenerateParams(temperature=0.0, seed=None, max_tokens=None, stop=())
+
+
+def test_values_become_plain_python():
+    params = DraftParams(n_max=np.int64(5), n_min=np.uint8(2), p_min=1)  # type: ignore[arg-type]
+    assert [type(getattr(params, name)) for name in ("n_max", "n_min", "p_min")] == [int, int, float]
+    assert GenerateParams(stop="END").stop == ("END",)
+    assert GenerateParams(stop=["a", "b"]).stop == ("a", "b")
+    assert GenerateParams(temperature=np.float32(0.5), seed=2**64 - 1).temperature == 0.5  # type: ignore[arg-type]
+
+
+def test_options_are_keyword_only_and_frozen():
+    with pytest.raises(TypeError):
+        DraftParams(3)  # type: ignore[misc]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        DraftParams().n_max = 4  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("cls", "name", "value", "error", "allowed"),
+    [
+        *(
+            (DraftParams, "n_max", value, error, "an integer from 1 to 64")
+            for value, error in [
+                (0, ValueError), (65, ValueError), (-1, ValueError), (10**30, ValueError), (True, TypeError),
+                (np.True_, TypeError), (2.0, TypeError), (NAN, TypeError), ("3", TypeError), (None, TypeError),
+                ([3], TypeError), (np.array([3]), TypeError),
+            ]
+        ),
+        (DraftParams, "n_min", 4, ValueError, "an integer from 0 to 3"),
+        (DraftParams, "n_min", -1, ValueError, "an integer from 0 to 3"),
+        (DraftParams, "n_min", False, TypeError, "an integer from 0 to 3"),
+        *(
+            (DraftParams, "p_min", value, error, "a number from 0 to 1")
+            for value, error in [
+                (1.01, ValueError), (-0.1, ValueError), (NAN, ValueError), (INF, ValueError), (-INF, ValueError),
+                (True, TypeError), ("0.5", TypeError), (None, TypeError), (1j, TypeError), (10**400, ValueError),
+            ]
+        ),
+        *(
+            (cls, "temperature", value, error, "a finite number >= 0")
+            for cls in (SamplingParams, GenerateParams)
+            for value, error in [
+                (-0.1, ValueError), (NAN, ValueError), (np.float32("nan"), ValueError), (INF, ValueError),
+                (10**400, ValueError), (False, TypeError), ("hot", TypeError), (None, TypeError), ([1.0], TypeError),
+            ]
+        ),
+        *(
+            (SamplingParams, "seed", value, error, "an integer from 0 to 18446744073709551615")
+            for value, error in [(-1, ValueError), (2**64, ValueError), (1.5, TypeError), (True, TypeError), ("a", TypeError)]
+        ),
+        *(
+            (GenerateParams, "max_tokens", value, error, "an integer >= 1")
+            for value, error in [(0, ValueError), (-1, ValueError), (1.0, TypeError), (True, TypeError), (INF, TypeError)]
+        ),
+        *(
+            (GenerateParams, "stop", value, error, "a string or a sequence of strings, none of them empty")
+            for value, error in [
+                ("", ValueError), ([""], ValueError), (["a", ""], ValueError), (None, TypeError), (3, TypeError),
+                (b"a", TypeError), ([b"a"], TypeError), ([None], TypeError), ({"a": 1}, TypeError), (True, TypeError),
+            ]
+        ),
+    ],
+)  # fmt: skip
+def test_wrong_values_are_refused_by_name_value_and_range(cls, name, value, error, allowed):
+    with pytest.raises(error) as e:
+        cls(**{name: value})
+    message = str(e.value)
+    assert message.startswith(f"{name} must be {allowed}, not ")
+    shown = repr(value)[:50]
+    assert shown in message or repr(int(value))[:50] in message
+
+
+def test_long_values_are_shortened_in_messages():
+    with pytest.raises(TypeError) as e:
+        DraftParams(n_max="x" * 10_000)  # type: ignore[arg-type]
+    assert len(str(e.value)) < 150
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: DraftParams(nmax=3), "DraftParams() got an unexpected keyword argument 'nmax'; did you mean 'n_max'?"),
+        (lambda: DraftParams(pmin=3), "did you mean 'p_min'?"),
+        (lambda: SamplingParams(temp=1.0), "did you mean 'temperature'?"),
+        (lambda: GenerateParams(max_token=1), "did you mean 'max_tokens'?"),
+        (lambda: GenerateParams(stops="a"), "did you mean 'stop'?"),
+        (lambda: DraftParams(zzz=1), "it takes n_max, n_min, p_min"),
+        (
+            lambda: GenerateParams.of("Speculator.generate", {"temprature": 1}),
+            "Speculator.generate() got an unexpected",
+        ),
+    ],
+)
+def test_unknown_options_name_the_nearest(make, text):
+    with pytest.raises(TypeError, match=re.escape(text)):
+        make()
+
+
+def test_the_decorator_keeps_signature_and_ordinary_errors():
+    import inspect
+
+    class Thing:
+        @name_unknown_keywords
+        def __init__(self, a, *, width=1, height=2):
+            self.size = a, width, height
+
+    assert list(inspect.signature(Thing).parameters) == ["a", "width", "height"]
+    assert Thing(1, height=5).size == (1, 1, 5)
+    with pytest.raises(TypeError, match=r"Thing\(\) got .* 'widht'; did you mean 'width'\?"):
+        Thing(1, widht=3)
+    with pytest.raises(TypeError, match="missing 1 required"):
+        Thing()
+
+
+def test_type_checkers_see_every_option_of_generate():
+    names = {field.name for field in dataclasses.fields(GenerateParams)}
+    assert set(GenerateOptions.__annotations__) == names
+    hints, fields = get_type_hints(GenerateOptions), get_type_hints(GenerateParams)
+    assert hints == {name: fields[name] for name in names}
+
+
+def test_choices_are_compared_by_type_as_well():
+    choices = ("auto", True, False)
+    for value in choices:
+        check_choice("flash_attn", value, choices)
+    with pytest.raises(TypeError, match=r"flash_attn must be one of 'auto', True, False, not 1"):
+        check_choice("flash_attn", 1, choices)
+    with pytest.raises(ValueError, match="not 'off'"):
+        check_choice("flash_attn", "off", choices)
+
+
+def test_bools_are_bools():
+    assert check_bool("x", np.True_) is True
+    with pytest.raises(TypeError, match="x must be True or False, not 1"):
+        check_bool("x", 1)
