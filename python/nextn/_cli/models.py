@@ -1,0 +1,123 @@
+"""From options to a Speculator."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from nextn._cli.interrupt import abort_on_interrupt
+from nextn._cli.parser import UsageError
+from nextn._cli.talk import say, show_progress
+from nextn.bundled import bundled_model
+from nextn.model import Model
+from nextn.options import DraftParams, GenerateOptions
+from nextn.speculator import Speculator
+
+_DRAFT_OPTIONS = {"draft_max": "n_max", "draft_min": "n_min", "draft_p_min": "p_min"}
+
+
+@contextmanager
+def open_models(args: argparse.Namespace) -> Iterator[tuple[Model, Model | None]]:
+    """Load the model and, when it comes from another file, the one with the draft head."""
+    path = args.model
+    if path is None:
+        path = str(bundled_model())
+        say("no -m FILE: using the small demo model that comes with nextn")
+    with ExitStack() as opened:
+        model = opened.enter_context(_load(path, args))
+        head = opened.enter_context(_load(args.model_draft, args)) if args.model_draft is not None else None
+        yield model, head
+
+
+def _load(path: str, args: argparse.Namespace) -> Model:
+    """Load one file."""
+    return Model(
+        path,
+        n_gpu_layers=args.n_gpu_layers,
+        use_mmap=not args.no_mmap,
+        use_mlock=args.mlock,
+        progress=show_progress,
+    )
+
+
+@contextmanager
+def open_speculator(
+    model: Model, head: Model | None, draft: DraftParams | None, args: argparse.Namespace
+) -> Iterator[Speculator]:
+    """Make a Speculator whose running decode ends at Ctrl-C."""
+    with Speculator(
+        model,
+        n_ctx=args.ctx_size,
+        n_batch=args.batch_size,
+        n_ubatch=args.ubatch_size,
+        n_threads=args.threads,
+        n_threads_batch=args.threads_batch,
+        type_k=args.cache_type_k,
+        type_v=args.cache_type_v,
+        flash_attn={"on": True, "off": False}.get(args.flash_attn, "auto"),
+        draft=draft,
+        draft_model=head if draft is not None else None,
+    ) as speculator:
+        contexts = [context for context in (speculator.ctx_tgt, speculator.ctx_dft) if context is not None]
+        with abort_on_interrupt(contexts):
+            yield speculator
+
+
+def choose_draft(args: argparse.Namespace, model: Model, head: Model | None) -> DraftParams | None:
+    """How to draft; None for plain decoding, which is also what a model without a head gets when nobody asked."""
+    given = {name: getattr(args, option) for option, name in _DRAFT_OPTIONS.items()}
+    given = {name: value for name, value in given.items() if value is not None}
+    if getattr(args, "no_draft", False):
+        if given or args.model_draft is not None:
+            raise UsageError("--no-draft does not go with --draft-max, --draft-min, --draft-p-min or -md")
+        return None
+    if given.get("n_min", 0) > given.get("n_max", DraftParams.n_max):
+        raise UsageError("--draft-min must not be greater than --draft-max")
+    if head is None and not model.has_nextn_layer and not given and args.command == "generate":
+        say("the model has no draft head that can run: decoding plainly (nextn inspect FILE says what is in it)")
+        return None
+    draft = DraftParams(**given)
+    if min(args.batch_size, args.ubatch_size) <= draft.n_max:
+        raise UsageError(f"-b and -ub must be greater than --draft-max ({draft.n_max}), so that one batch verifies it")
+    return draft
+
+
+def generation_options(args: argparse.Namespace) -> GenerateOptions:
+    """The options of one generation."""
+    return {
+        "max_tokens": None if args.n_predict < 0 else args.n_predict,
+        "temperature": args.temp,
+        "seed": None if args.seed < 0 else args.seed,
+        "stop": args.stop,
+    }
+
+
+def read_prompt(args: argparse.Namespace) -> str:
+    """The prompt from the argument, from a file, or from standard input; files lose one final newline."""
+    if args.file is not None:
+        if args.prompt is not None:
+            raise UsageError("give the prompt as an argument or with -f FILE, not both")
+        with open(args.file, "rb") as file:
+            return _decode(file.read(), args.file)
+    if args.prompt is not None and args.prompt != "-":
+        return str(args.prompt)
+    if sys.stdin is None or (args.prompt is None and sys.stdin.isatty()):
+        raise UsageError("no prompt: give one as an argument, with -f FILE, or on standard input")
+    return _decode(sys.stdin.buffer.read(), "standard input")
+
+
+def _decode(data: bytes, source: str) -> str:
+    """Text from bytes."""
+    try:
+        return data.decode().removesuffix("\n").removesuffix("\r")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"the prompt from {source} is not UTF-8 text (byte {error.start})") from None
+
+
+def messages_for(prompt: str, system: str | None) -> list[dict[str, Any]]:
+    """A conversation of one message, with a system message before it when there is one."""
+    start = [{"role": "system", "content": system}] if system is not None else []
+    return [*start, {"role": "user", "content": prompt}]

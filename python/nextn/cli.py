@@ -1,0 +1,196 @@
+"""The tables of the command line: commands, options, help. What a command does is in nextn/_cli, one file each."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from nextn._cli import demo, generate, inspect
+from nextn._cli.parser import CACHE_TYPES, FLASH_ATTENTION, Parser, ShowVersion, number, text, whole
+from nextn._cli.run import run
+from nextn.options import DraftParams
+
+__all__ = ["build_parser", "main"]
+
+_DRAFT = DraftParams()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: The arguments after the program's name; None takes those of the process.
+
+    Returns:
+        The exit code: 0, 1 for an error, 2 for wrong usage, 130 for an interrupt, 141 for a closed pipe.
+    """
+    return run(build_parser(), argv)
+
+
+def build_parser() -> Parser:
+    """The parser of all commands."""
+    parser = Parser(
+        prog="nextn",
+        description="Run GGUF models with speculation by their own NextN (MTP) draft head.",
+        epilog="nextn COMMAND --help lists the options of a command.",
+    )
+    parser.add_argument("--version", action=ShowVersion, help="print version, engine and source stamp")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+    _add_generate(commands)
+    _add_inspect(commands)
+    _add_demo(commands)
+    return parser
+
+
+Commands = argparse._SubParsersAction  # the class has no public name
+
+
+def _add_generate(commands: Commands[Parser]) -> None:
+    """Table of nextn generate."""
+    parser = commands.add_parser(
+        "generate",
+        help="answer a prompt, or continue a text",
+        description="Answer a prompt through the model's chat template, or continue a text (--raw). "
+        "The text goes to standard output, everything else to standard error.",
+    )
+    parser.set_defaults(run=generate.run)
+    parser.add_argument("prompt", nargs="?", type=text, metavar="PROMPT", help="the prompt; - reads standard input")
+    parser.add_argument("-f", "--file", metavar="FILE", help="read the prompt from a file")
+    parser.add_argument("-sys", "--system-prompt", type=text, metavar="TEXT", help="system message before the prompt")
+    parser.add_argument("--raw", action="store_true", help="continue the text as it is, without the chat template")
+    _add_model(parser)
+    _add_drafting(parser)
+    _add_sampling(parser, n_predict=-1)
+    _add_context(parser)
+    _add_output(parser)
+
+
+def _add_inspect(commands: Commands[Parser]) -> None:
+    """Table of nextn inspect."""
+    parser = commands.add_parser(
+        "inspect",
+        help="say what is in a model file",
+        description="Say what is in a GGUF file: architecture, layers, draft head, sizes and types of the parts, "
+        "tokenizer. Reads the header only; of a model in parts, any part may be named.",
+    )
+    parser.set_defaults(run=inspect.run)
+    parser.add_argument("file", nargs="?", metavar="FILE", help="the GGUF file (default: the bundled demo model)")
+    _add_output(parser)
+
+
+def _add_demo(commands: Commands[Parser]) -> None:
+    """Table of nextn demo."""
+    parser = commands.add_parser(
+        "demo",
+        help="run prompts plain and speculative, and compare",
+        description="Run each prompt plain and speculative, check that both texts are the same, and print both "
+        "statistics side by side: medians of several runs in turn, after one to warm up.",
+    )
+    parser.set_defaults(run=demo.run)
+    parser.add_argument("prompts", nargs="*", type=text, metavar="PROMPT", help="one or more prompts (default: one)")
+    parser.add_argument(
+        "--repeats", type=whole(1, 1000), default=5, metavar="N", help="timed runs of each kind (default: %(default)s)"
+    )
+    _add_model(parser)
+    _add_drafting(parser, may_be_off=False)
+    _add_sampling(parser, n_predict=128)
+    _add_context(parser)
+    _add_output(parser)
+
+
+def _add_model(parser: Parser) -> None:
+    """Which model, and how it is loaded."""
+    group = parser.add_argument_group("model")
+    group.add_argument("-m", "--model", metavar="FILE", help="GGUF file (default: the bundled demo model)")
+    group.add_argument("-md", "--model-draft", metavar="FILE", help="file with the draft head, if the model has none")
+    group.add_argument(
+        "-ngl",
+        "--n-gpu-layers",
+        type=whole(0, also=-1),
+        default=-1,
+        metavar="N",
+        help="layers on the GPU (default: -1, all)",
+    )
+    group.add_argument("--no-mmap", action="store_true", help="read the file instead of mapping it")
+    group.add_argument("--mlock", action="store_true", help="keep the model from being swapped out")
+
+
+def _add_drafting(parser: Parser, *, may_be_off: bool = True) -> None:
+    """How the head drafts."""
+    group = parser.add_argument_group("drafting")
+    if may_be_off:
+        group.add_argument("--no-draft", action="store_true", help="decode plainly, one token at a time")
+    group.add_argument(
+        "--draft-max", type=whole(1, 64), metavar="K", help=f"longest draft in tokens (default: {_DRAFT.n_max})"
+    )
+    group.add_argument(
+        "--draft-min", type=whole(0, 64), metavar="K", help=f"throw shorter drafts away (default: {_DRAFT.n_min})"
+    )
+    group.add_argument(
+        "--draft-p-min",
+        type=number(0, 1),
+        metavar="P",
+        help=f"stop a draft where the head is less sure than this (default: {_DRAFT.p_min:g})",
+    )
+
+
+def _add_sampling(parser: Parser, *, n_predict: int) -> None:
+    """How long, and how tokens are chosen."""
+    group = parser.add_argument_group("sampling")
+    shown = "until the end of the answer or of the context" if n_predict < 0 else str(n_predict)
+    group.add_argument(
+        "-n",
+        "--n-predict",
+        type=whole(1, also=-1),
+        default=n_predict,
+        metavar="N",
+        help=f"most tokens to generate, -1 for no limit (default: {shown})",
+    )
+    group.add_argument(
+        "--temp", type=number(0), default=0.0, metavar="T", help="temperature; 0 takes the likeliest token (default: 0)"
+    )
+    group.add_argument(
+        "-s",
+        "--seed",
+        type=whole(0, 2**64 - 1, also=-1),
+        default=-1,
+        metavar="N",
+        help="seed for --temp (default: random)",
+    )
+    group.add_argument(
+        "--stop", action="append", type=text, default=[], metavar="TEXT", help="end before this text; may be repeated"
+    )
+
+
+def _add_context(parser: Parser) -> None:
+    """Sizes, threads, caches."""
+    group = parser.add_argument_group("context")
+    group.add_argument(
+        "-c",
+        "--ctx-size",
+        type=whole(0),
+        metavar="N",
+        help="tokens that fit, prompt and answer together; 0: as the model was trained (default: that, at most 8192)",
+    )
+    group.add_argument("-b", "--batch-size", type=whole(1), default=2048, metavar="N", help="tokens per prompt decode")
+    group.add_argument("-ub", "--ubatch-size", type=whole(1), default=512, metavar="N", help="tokens computed at once")
+    group.add_argument("-t", "--threads", type=whole(1), metavar="N", help="threads (default: physical cores)")
+    group.add_argument("-tb", "--threads-batch", type=whole(1), metavar="N", help="threads for more than one token")
+    group.add_argument("-fa", "--flash-attn", choices=FLASH_ATTENTION, default="auto", help="flash attention")
+    for option, name in (("-ctk", "k"), ("-ctv", "v")):
+        group.add_argument(
+            option,
+            f"--cache-type-{name}",
+            choices=CACHE_TYPES,
+            default="f16",
+            metavar="TYPE",
+            help=f"type of the {name.upper()} cache: {', '.join(CACHE_TYPES)} (default: %(default)s)",
+        )
+
+
+def _add_output(parser: Parser) -> None:
+    """What is printed."""
+    group = parser.add_argument_group("output")
+    group.add_argument("--json", action="store_true", help="print one JSON object")
+    group.add_argument("-v", "--verbose", action="store_true", help="show the engine's log on standard error")
+    group.add_argument("--debug", action="store_true", help="show the traceback of an error (or set NEXTN_DEBUG=1)")
