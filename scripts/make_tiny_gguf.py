@@ -38,9 +38,10 @@ def main(argv: list[str] | None = None) -> None:
     tie.add_argument("--untied", dest="tied", action="store_false")
     ap.add_argument("--head-tensors", nargs="*", choices=HEAD_TENSORS, help="optional tensors of the NextN block")
     ap.add_argument("--arch", choices=ARCHITECTURES)
-    sizes = [f.name for f in dataclasses.fields(Shape) if f.type in ("int", "float")]
-    for name in sizes:
-        ap.add_argument("--" + name.replace("_", "-"), type=float if name == "rope_base" else int)
+    sizes = {f.name: {"int": int, "float": float}[str(f.type)] for f in dataclasses.fields(Shape)
+             if f.type in ("int", "float")}  # fmt: skip
+    for name, number in sizes.items():
+        ap.add_argument("--" + name.replace("_", "-"), type=number)
     args = ap.parse_args(argv)
     given = {name: getattr(args, name) for name in (*sizes, "arch", "tied") if getattr(args, name) is not None}
     if args.head_tensors is not None:

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,8 @@ sys.path.insert(0, str(ROOT / "scripts"))
 
 def _sources_hash() -> str:
     """Changes with the generator's code and its two packages, and so retires cached models."""
-    import gguf
-    import numpy as np
-
     text = b"".join(p.read_bytes() for p in sorted((ROOT / "scripts" / "tiny_gguf").glob("*.py")))
-    text += f"{np.__version__} {gguf.__file__}".encode()
+    text += f"{version('numpy')} {version('gguf')}".encode()
     return hashlib.sha256(text).hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ class Tensor:
     std: float
     mean: float = 0.0
     role: str = "plain"  # plain: always F32; body; embd; output
-    exact: npt.NDArray[np.float32] | None = None
+    exact: npt.NDArray[np.float32] | None = None  # these values instead
+    diagonal: float = 0.0  # added to the elements [i, i]
 
 
 def _matrix(name: str, *shape: int, gain: float = 1.0, role: str = "body") -> Tensor:
@@ -49,7 +51,7 @@ def _delta_net(p: str, s: Shape) -> Iterator[Tensor]:
         yield _matrix(p + "ssm_alpha.weight", heads, s.n_embd, role="plain")
         yield _matrix(p + "ssm_beta.weight", heads, s.n_embd, role="plain")
     yield _norm(p + "ssm_norm.weight", s.state_size)
-    yield _matrix(p + "ssm_out.weight", s.n_embd, value_dim)
+    yield _matrix(p + "ssm_out.weight", s.n_embd, value_dim, gain=1.0 - s.agreement)
 
 
 def _attention(p: str, s: Shape) -> Iterator[Tensor]:
@@ -58,23 +60,23 @@ def _attention(p: str, s: Shape) -> Iterator[Tensor]:
     yield _matrix(p + "attn_v.weight", s.n_head_kv * s.head_dim, s.n_embd)
     yield _norm(p + "attn_q_norm.weight", s.head_dim, 1.5)
     yield _norm(p + "attn_k_norm.weight", s.head_dim, 1.5)
-    yield _matrix(p + "attn_output.weight", s.n_embd, s.n_head * s.head_dim, gain=2.0)
+    yield _matrix(p + "attn_output.weight", s.n_embd, s.n_head * s.head_dim, gain=2.0 * (1.0 - s.agreement))
 
 
 def _feed_forward(p: str, s: Shape) -> Iterator[Tensor]:
     if not s.is_moe:
         yield _matrix(p + "ffn_gate.weight", s.n_ff, s.n_embd)
         yield _matrix(p + "ffn_up.weight", s.n_ff, s.n_embd)
-        yield _matrix(p + "ffn_down.weight", s.n_embd, s.n_ff, gain=1.5)
+        yield _matrix(p + "ffn_down.weight", s.n_embd, s.n_ff, gain=1.5 * (1.0 - s.agreement))
         return
     yield _matrix(p + "ffn_gate_inp.weight", s.n_expert, s.n_embd, gain=2.0, role="plain")
     yield _matrix(p + "ffn_gate_exps.weight", s.n_expert, s.n_ff_exp, s.n_embd)
     yield _matrix(p + "ffn_up_exps.weight", s.n_expert, s.n_ff_exp, s.n_embd)
-    yield _matrix(p + "ffn_down_exps.weight", s.n_expert, s.n_embd, s.n_ff_exp, gain=1.5)
+    yield _matrix(p + "ffn_down_exps.weight", s.n_expert, s.n_embd, s.n_ff_exp, gain=1.5 * (1.0 - s.agreement))
     yield _matrix(p + "ffn_gate_inp_shexp.weight", s.n_embd, role="plain")
     yield _matrix(p + "ffn_gate_shexp.weight", s.n_ff_shexp, s.n_embd)
     yield _matrix(p + "ffn_up_shexp.weight", s.n_ff_shexp, s.n_embd)
-    yield _matrix(p + "ffn_down_shexp.weight", s.n_embd, s.n_ff_shexp, gain=1.5)
+    yield _matrix(p + "ffn_down_shexp.weight", s.n_embd, s.n_ff_shexp, gain=1.5 * (1.0 - s.agreement))
 
 
 def _block(il: int, s: Shape, *, full: bool) -> Iterator[Tensor]:
@@ -89,7 +91,8 @@ def tensors(s: Shape, part: str) -> Iterator[Tensor]:
     """All tensors of the file, in file order.
 
     Logits have a standard deviation of about 3, so that the largest stands clear of the second. A tied embedding is
-    small against what the layers add, or the model would repeat its last token.
+    small against what the layers add, or the model would repeat its last token. With `agreement` the layers add less,
+    and the head passes the token's embedding on: both then guess much by the last token alone, and often alike.
     """
     logit_std, embd_std = 3.0, 0.25 if s.tied else 0.5
     final = logit_std / (embd_std * math.sqrt(s.n_embd)) if s.tied else 1.0
@@ -107,7 +110,8 @@ def tensors(s: Shape, part: str) -> Iterator[Tensor]:
     p = f"blk.{s.n_layer}.nextn."
     yield _norm(p + "enorm.weight", s.n_embd)
     yield _norm(p + "hnorm.weight", s.n_embd)
-    yield _matrix(p + "eh_proj.weight", s.n_embd, 2 * s.n_embd)
+    mix = _matrix(p + "eh_proj.weight", s.n_embd, 2 * s.n_embd, gain=1.0 - s.agreement)
+    yield dataclasses.replace(mix, diagonal=embd_std) if s.agreement else mix
     if "shared_head_norm" in s.head_tensors:
         yield _norm(p + "shared_head_norm.weight", s.n_embd, final)
     if "shared_head_head" in s.head_tensors:

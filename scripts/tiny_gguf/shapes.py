@@ -37,6 +37,7 @@ class Shape:
     n_ctx: int = 4096
     tied: bool = True  # the LM head is the token embedding
     head_tensors: tuple[str, ...] = ("shared_head_norm",)
+    agreement: float = 0.0  # 0: drafts are never right; 0.92: about a third of first drafts, 0.97: half (untied only)
 
     def __post_init__(self) -> None:
         problems = {
@@ -50,6 +51,8 @@ class Shape:
             f"qwen35 is dense: n_expert must be 0, got {self.n_expert}": not self.is_moe and self.n_expert != 0,
             f"n_vocab must be at least {256 + len(SPECIAL_TOKENS)}, got {self.n_vocab}": self.n_vocab
             < 256 + len(SPECIAL_TOKENS),
+            f"agreement must be at least 0 and below 1, got {self.agreement}": not 0 <= self.agreement < 1,
+            "agreement needs an untied model (tied=False)": self.agreement > 0 and self.tied,
             f"head_tensors must be among {HEAD_TENSORS}": not set(self.head_tensors) <= set(HEAD_TENSORS),
         }
         for text, wrong in problems.items():

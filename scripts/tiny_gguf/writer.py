@@ -7,7 +7,6 @@ import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import gguf
 import numpy as np
@@ -64,9 +63,12 @@ def _matrix_bytes(t: Tensor, kind: GgmlType, seed: int, special_scale: float) ->
     by_token = t.role in ("embd", "output")
     last = len(SPECIAL_TOKENS) if t.role == "output" else 0
     distinct = min(rows, max(1, (VOCAB_ELEMENTS if by_token else BLOCK_ELEMENTS) // cols))
-    if cols % SPAN:
+    if cols % SPAN or t.diagonal:
         distinct = rows
-    base = _pack(uniform(seed, t.name, (distinct, cols), t.std, t.mean), kind)
+    values = uniform(seed, t.name, (distinct, cols), t.std, t.mean)
+    if t.diagonal:
+        np.fill_diagonal(values, values.diagonal() + np.float32(t.diagonal))
+    base = _pack(values, kind)
     spans = base.reshape(distinct, max(1, cols // SPAN), -1)
     for start in range(0, rows - last, distinct):
         tile = np.roll(spans, start // distinct, axis=1) if start else spans
@@ -129,10 +131,21 @@ def _add_vocab(w: gguf.GGUFWriter, s: Shape) -> None:
     w.add_chat_template(CHAT_TEMPLATE)
 
 
-def _write_tensor(out: BinaryIO, t: Tensor, kind: GgmlType, seed: int, special_scale: float) -> None:
-    for piece in _matrix_bytes(t, kind, seed, special_scale):
-        np.ascontiguousarray(piece).tofile(out)
+def _write_tensors(w: gguf.GGUFWriter, todo: list[tuple[Tensor, GgmlType]], seed: int, special_scale: float) -> None:
+    """Write the headers, then the data piece by piece: GGUFWriter itself would want each tensor whole."""
+    for t, kind in todo:
+        block, size = gguf.GGML_QUANT_SIZES[kind]
+        w.add_tensor_info(t.name, t.shape, np.dtype(np.float32), math.prod(t.shape) // block * size, kind)
+    w.write_header_to_file()
+    w.write_kv_data_to_file()
+    w.write_ti_data_to_file()
+    assert w.fout is not None
+    out = w.fout[0]
     out.write(bytes(-out.tell() % gguf.GGUF_DEFAULT_ALIGNMENT))
+    for t, kind in todo:
+        for piece in _matrix_bytes(t, kind, seed, special_scale):
+            np.ascontiguousarray(piece).tofile(out)
+        out.write(bytes(-out.tell() % gguf.GGUF_DEFAULT_ALIGNMENT))
 
 
 def make(
@@ -163,30 +176,28 @@ def make(
     Returns:
         The path. Raises ValueError for a wrong argument.
     """
-    for name, value, allowed in (("weight_type", weight_type, TYPES), ("part", part, PARTS)):
+    output_type = weight_type if output_type is None else output_type
+    embd_type = weight_type if embd_type is None else embd_type
+    for name, value, allowed in (
+        ("weight_type", weight_type, TYPES),
+        ("output_type", output_type, TYPES),
+        ("embd_type", embd_type, TYPES),
+        ("part", part, PARTS),
+    ):
         if value not in allowed:
             raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
     target = Path(path)
     temp = target.with_name(f"{target.name}.{os.getpid()}.tmp")
-    writer = gguf.GGUFWriter(temp, shape.arch + ("_mtp" if part == "legacy-head" else ""))
-    _add_metadata(writer, shape, part, weight_type)
-    _add_vocab(writer, shape)
-    todo = [(t, _kind(t, weight_type, output_type or weight_type, embd_type or weight_type))
-            for t in tensors(shape, part)]  # fmt: skip
-    for t, kind in todo:
-        block, size = gguf.GGML_QUANT_SIZES[kind]
-        writer.add_tensor_info(t.name, t.shape, np.dtype(np.float32), math.prod(t.shape) // block * size, kind)
+    arch = shape.arch + ("_mtp" if part == "legacy-head" else "")
+    todo = [(t, _kind(t, weight_type, output_type, embd_type)) for t in tensors(shape, part)]
+    writer = gguf.GGUFWriter(temp, arch)
     try:
-        writer.write_header_to_file()
-        writer.write_kv_data_to_file()
-        writer.write_ti_data_to_file()
-        assert writer.fout is not None
-        out = writer.fout[0]
-        out.write(bytes(-out.tell() % gguf.GGUF_DEFAULT_ALIGNMENT))
-        for t, kind in todo:
-            _write_tensor(out, t, kind, seed, special_scale)
+        _add_metadata(writer, shape, part, weight_type)
+        _add_vocab(writer, shape)
+        _write_tensors(writer, todo, seed, special_scale)
         writer.close()
         os.replace(temp, target)
     finally:
+        writer.close()
         temp.unlink(missing_ok=True)
     return target
