@@ -172,8 +172,22 @@ def _add_context(parser: Parser) -> None:
         metavar="N",
         help="tokens that fit, prompt and answer together; 0: as the model was trained (default: that, at most 8192)",
     )
-    group.add_argument("-b", "--batch-size", type=whole(1), default=2048, metavar="N", help="tokens per prompt decode")
-    group.add_argument("-ub", "--ubatch-size", type=whole(1), default=512, metavar="N", help="tokens computed at once")
+    group.add_argument(
+        "-b",
+        "--batch-size",
+        type=whole(1),
+        default=2048,
+        metavar="N",
+        help="tokens per prompt decode (default: %(default)s)",
+    )
+    group.add_argument(
+        "-ub",
+        "--ubatch-size",
+        type=whole(1),
+        default=512,
+        metavar="N",
+        help="tokens computed at once (default: %(default)s)",
+    )
     group.add_argument("-t", "--threads", type=whole(1), metavar="N", help="threads (default: physical cores)")
     group.add_argument("-tb", "--threads-batch", type=whole(1), metavar="N", help="threads for more than one token")
     group.add_argument("-fa", "--flash-attn", choices=FLASH_ATTENTION, default="auto", help="flash attention")

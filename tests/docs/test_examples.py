@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
 from nextn.cli import build_parser
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gguf_bytes import F32, Q8_0, array, build, entry, model, number, string, strings, tensor, text, u32, u64
-
 from nextn.errors import ModelFileError
 from nextn.gguf import MetadataArray, ValueType, read_array, read_header, reader
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 from gguf_bytes import F32, Q8_0, build, model, number, strings, tensor, text
-
 from nextn.errors import ModelFileError
 from nextn.gguf import format_inspection, inspect
 from nextn.gguf.heads import check_head

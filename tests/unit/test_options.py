@@ -72,11 +72,15 @@ def test_options_are_keyword_only_and_frozen():
         ),
         *(
             (SamplingParams, "seed", value, error, "an integer from 0 to 18446744073709551615")
-            for value, error in [(-1, ValueError), (2**64, ValueError), (1.5, TypeError), (True, TypeError), ("a", TypeError)]
+            for value, error in [
+                (-1, ValueError), (2**64, ValueError), (1.5, TypeError), (True, TypeError), ("a", TypeError),
+            ]
         ),
         *(
             (GenerateParams, "max_tokens", value, error, "an integer >= 1")
-            for value, error in [(0, ValueError), (-1, ValueError), (1.0, TypeError), (True, TypeError), (INF, TypeError)]
+            for value, error in [
+                (0, ValueError), (-1, ValueError), (1.0, TypeError), (True, TypeError), (INF, TypeError),
+            ]
         ),
         *(
             (GenerateParams, "stop", value, error, "a string or a sequence of strings, none of them empty")

@@ -117,5 +117,5 @@ def text(given: str) -> str:
 
 def _nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that looks most like this one; of equals, one with as many dashes."""
-    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return matches[0] if matches else None
