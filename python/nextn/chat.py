@@ -10,7 +10,7 @@ from nextn.model import Model
 __all__ = ["ChatPrompter", "Message"]
 
 Message = Mapping[str, object]
-"""One message: "role" and "content", both strings, and whatever else the template knows."""
+"""One message: "role", "content" (a string, or a list of parts), and whatever else the template knows."""
 
 
 class ChatPrompter:
@@ -52,9 +52,16 @@ def check_messages(messages: object) -> Sequence[Message]:
     for i, message in enumerate(messages):
         if not isinstance(message, Mapping):
             raise TypeError(f"messages[{i}] must be a mapping with role and content, not {type(message).__name__}")
-        for key in ("role", "content"):
-            if key not in message:
-                raise ValueError(f"messages[{i}] has no {key!r}")
-            if not isinstance(message[key], str):
-                raise TypeError(f"messages[{i}][{key!r}] must be a string, not {type(message[key]).__name__}")
+        _check_message(f"messages[{i}]", message)
     return messages
+
+
+def _check_message(name: str, message: Message) -> None:
+    """Refuse what no template can read; what a template makes of the rest is its own affair."""
+    if not isinstance(message.get("role"), str):
+        raise ValueError(f"{name} must have a role, which is a string, not {message.get('role')!r}")
+    content = message.get("content")
+    if content is None and message.get("tool_calls"):
+        return
+    if not isinstance(content, (str, list)):
+        raise ValueError(f"{name} must have a content, which is a string or a list of parts, not {content!r}")

@@ -25,7 +25,10 @@ __all__ = [
     "check_choice",
     "check_int",
     "check_number",
+    "check_stop",
     "name_unknown_keywords",
+    "refuse_unknown",
+    "show_options",
 ]
 
 T = TypeVar("T")
@@ -127,6 +130,20 @@ def refuse_unknown(owner: str, given: Iterable[str], known: Sequence[str]) -> No
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
             hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}"
             raise TypeError(f"{owner}() got an unexpected keyword argument {name!r}; {hint}")
+
+
+def show_options(cls: type) -> Callable[[F], F]:
+    """Make help() list the keywords of an options class where a method has only **options."""
+
+    def decorate(method: F) -> F:
+        signature = inspect.signature(method)
+        own = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        method.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[*own, *inspect.signature(cls).parameters.values()]
+        )
+        return method
+
+    return decorate
 
 
 def _options_class(cls: type[T]) -> type[T]:

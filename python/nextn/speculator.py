@@ -26,7 +26,7 @@ from nextn.context import Context, HiddenTap, TokenIds
 from nextn.drafting import Drafter, IntArray
 from nextn.errors import ClosedError, ContextOverflowError, RollbackError
 from nextn.model import Model
-from nextn.options import DraftParams, GenerateOptions, GenerateParams, name_unknown_keywords
+from nextn.options import DraftParams, GenerateOptions, GenerateParams, name_unknown_keywords, show_options
 from nextn.stats import Chunk, Counters, FinishReason, GenerationResult
 from nextn.text import TextStream
 
@@ -143,6 +143,7 @@ class Speculator:
 
     # What users call
 
+    @show_options(GenerateParams)
     def generate(self, prompt: str | TokenIds, **options: Unpack[GenerateOptions]) -> GenerationResult:
         """Continue a text.
 
@@ -161,6 +162,7 @@ class Speculator:
         """
         return self._collect(self._request("generate", lambda: self._tokenize(prompt), options))
 
+    @show_options(GenerateParams)
     def stream(self, prompt: str | TokenIds, **options: Unpack[GenerateOptions]) -> Iterator[Chunk]:
         """Continue a text and give it piece by piece, one chunk per round.
 
@@ -169,6 +171,7 @@ class Speculator:
         """
         return self._chunks(self._request("stream", lambda: self._tokenize(prompt), options))
 
+    @show_options(GenerateParams)
     def chat(self, messages: Sequence[Message], **options: Unpack[GenerateOptions]) -> GenerationResult:
         """Answer a conversation, which is written as a prompt by the file's own chat template.
 
@@ -181,6 +184,7 @@ class Speculator:
         """
         return self._collect(self._request("chat", lambda: self._chat.prompt(messages), options))
 
+    @show_options(GenerateParams)
     def stream_chat(self, messages: Sequence[Message], **options: Unpack[GenerateOptions]) -> Iterator[Chunk]:
         """Answer a conversation piece by piece: chat() in the manner of stream()."""
         return self._chunks(self._request("stream_chat", lambda: self._chat.prompt(messages), options))
@@ -256,10 +260,12 @@ class Speculator:
     def _prefill(self, state: State) -> Emitted:
         """Read the prompt in chunks, the drafter following each, and choose the first token."""
         with state.counters.timed("prompt"):
-            n_prompt, n_batch = len(state.prompt), self._ctx_tgt.n_batch
-            for start in range(0, n_prompt, n_batch):
-                chunk = state.prompt[start : start + n_batch]
-                is_last = start + n_batch >= n_prompt
+            # One ubatch per decode: the engine cuts a longer batch differently when it keeps snapshots to roll back to,
+            # and the target's numbers must not depend on whether something drafts.
+            n_prompt, n_chunk = len(state.prompt), min(self._ctx_tgt.n_batch, self._ctx_tgt.n_ubatch)
+            for start in range(0, n_prompt, n_chunk):
+                chunk = state.prompt[start : start + n_chunk]
+                is_last = start + n_chunk >= n_prompt
                 self._ctx_tgt.decode(chunk, outputs="last" if is_last else "none")
                 self._drafter.prefill(chunk)
             state.n_past = n_prompt
