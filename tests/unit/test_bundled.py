@@ -6,7 +6,6 @@ import hashlib
 from pathlib import Path
 
 import pytest
-
 from nextn import bundled
 from nextn.errors import ModelFileError
 

@@ -16,9 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import random
-import re
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from . import arithmetic, code, daily, knowledge, problems
 from .phrases import Conversation as Conversation
@@ -72,16 +70,6 @@ GENERATORS: dict[str, dict[Generator, int]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class HeldOutPrompt:
-    """A prompt that no training conversation contains, with the generator's answer."""
-
-    id: str
-    arm: str
-    prompt: str
-    answer: str
-
-
 def is_held_out(text: str) -> bool:
     """Does the hash of a user message fall into the held-out share?"""
     digest = hashlib.sha256(("nextn-demo:" + text).encode()).digest()
@@ -117,28 +105,6 @@ def heldout_conversations(arm: str, n: int, rng: random.Random) -> list[Conversa
         if is_held_out(conversation[0]["content"]):
             conversations.append(conversation)
     return conversations
-
-
-def heldout_set(size: int = 50, seed: int = 2) -> list[HeldOutPrompt]:
-    """Held-out prompts of all arms, no two of an arm with the same shape of answer.
-
-    The shape is the beginning of the answer without its numbers; "What is 3 + 4?"
-    and "What is 5 + 2?" are one shape.
-    """
-    rng = random.Random(seed)
-    wanted = {"code": size // 3, "math": size // 3, "general": size - 2 * (size // 3)}
-    rows: list[HeldOutPrompt] = []
-    for arm in ARMS:
-        shapes: set[str] = set()
-        while len(shapes) < wanted[arm]:
-            conversation = sample(arm, rng)
-            prompt, answer = conversation[0]["content"], conversation[1]["content"]
-            shape = re.sub(r"\d+", "#", answer)[:60]
-            if not is_held_out(prompt) or len(prompt) < 8 or shape in shapes:
-                continue
-            shapes.add(shape)
-            rows.append(HeldOutPrompt(id=f"a{len(rows):02d}-{arm}", arm=arm, prompt=prompt, answer=answer))
-    return rows
 
 
 def render(conversation: Conversation) -> str:
