@@ -20,8 +20,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
-
 from nextn.context import FloatArray
 from nextn.drafting import IntArray
 from nextn.options import SamplingParams
@@ -49,9 +47,12 @@ AcceptRule = Callable[[IntArray, FloatArray], Accepted]
 def accept_greedy(draft: IntArray, logits: FloatArray) -> Accepted:
     """Accept while the drafted token is the target's arg-max; of equal logits the lowest id is the arg-max."""
     target = argmax_rows(logits)  # [n_draft + 1]
-    rejected = np.flatnonzero(draft != target[:-1])
-    n_accepted = int(rejected[0]) if rejected.size else len(draft)
-    return Accepted(n_accepted, int(target[n_accepted]))
+    n_accepted = 0
+    for drafted, wanted in zip(draft.tolist(), target, strict=False):  # the last of target follows the whole draft
+        if drafted != wanted:
+            break
+        n_accepted += 1
+    return Accepted(n_accepted, target[n_accepted])
 
 
 def accept_sampled(draft: IntArray, logits: FloatArray, sampler: Sampler) -> Accepted:
@@ -59,7 +60,7 @@ def accept_sampled(draft: IntArray, logits: FloatArray, sampler: Sampler) -> Acc
 
     The sampler is called once per emitted token and in their order, so random numbers are used up as in plain decoding.
     """
-    for i, drafted in enumerate(draft):
+    for i, drafted in enumerate(draft.tolist()):
         token = sampler.sample(logits[i])
         if token != drafted:
             return Accepted(i, token)

@@ -6,6 +6,7 @@ speculation: the i-th emitted token always meets the i-th random number.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,7 +33,7 @@ class GreedySampler:
 
     def sample(self, logits: FloatRows) -> int:
         """The token chosen from logits [n_vocab]."""
-        return int(argmax_rows(logits[np.newaxis])[0])
+        return argmax_rows(logits[np.newaxis])[0]
 
 
 class TemperatureSampler:
@@ -62,11 +63,11 @@ def make_sampler(params: SamplingParams) -> Sampler:
     return TemperatureSampler(params.temperature, params.seed)
 
 
-def argmax_rows(logits: FloatRows) -> npt.NDArray[np.intp]:
+def argmax_rows(logits: FloatRows) -> list[int]:
     """The token with the largest logit of each row of logits [n_rows, n_vocab]; of equal ones the lowest id."""
-    best: npt.NDArray[np.intp] = logits.argmax(axis=1)
+    best: list[int] = logits.argmax(axis=1).tolist()
     # NaN wins every arg-max, so looking at the winners is enough
-    if np.isnan(logits[np.arange(len(best)), best]).any():
+    if any(math.isnan(logits[row, token]) for row, token in enumerate(best)):
         raise DecodeError("the model gave logits that are no numbers (NaN): the file or the computation is broken")
     return best
 

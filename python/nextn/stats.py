@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from time import perf_counter
 from typing import Any, Literal, TypeAlias
@@ -12,6 +10,9 @@ __all__ = ["Chunk", "Counters", "FinishReason", "GenerationResult", "Stats"]
 
 FinishReason: TypeAlias = Literal["stop", "length"]
 """Why a generation ended: an end-of-turn token or a stop string; or max_tokens, or the context was full."""
+
+TimeName: TypeAlias = Literal["prompt", "predicted", "draft", "verify"]
+"""The times that Counters keep."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +99,23 @@ class GenerationResult:
         }
 
 
+class Timed:
+    """Adds the time spent in a with block to one of the Counters' times; a class, because rounds are short."""
+
+    __slots__ = ("_counters", "_name", "_start")
+
+    def __init__(self, counters: Counters, name: TimeName) -> None:
+        self._counters = counters
+        self._name = name
+
+    def __enter__(self) -> None:
+        self._start = perf_counter()
+
+    def __exit__(self, *failure: object) -> None:
+        spent = perf_counter() - self._start
+        setattr(self._counters, self._name, getattr(self._counters, self._name) + spent)
+
+
 @dataclass
 class Counters:
     """The running numbers of one generation, from which Stats are made. Times are in seconds."""
@@ -113,14 +131,9 @@ class Counters:
     draft: float = 0.0
     verify: float = 0.0
 
-    @contextmanager
-    def timed(self, name: Literal["prompt", "predicted", "draft", "verify"]) -> Iterator[None]:
-        """Add the time spent in the block to a time of that name."""
-        start = perf_counter()
-        try:
-            yield
-        finally:
-            setattr(self, name, getattr(self, name) + perf_counter() - start)
+    def timed(self, name: TimeName) -> Timed:
+        """A context manager that adds the time spent in its block to the time of that name."""
+        return Timed(self, name)
 
     def count_round(self, n_draft: int, n_accepted: int) -> None:
         """Count a round that verified n_draft drafted tokens, of which the first n_accepted are in the result."""
