@@ -348,12 +348,15 @@ class NextnHead:
         """Read tokens at positions first, first + 1, … with one hidden row each; rows of the result are positions."""
         return stack([self.step(t, h, first + i) for i, (t, h) in enumerate(zip(tokens, hidden, strict=True))])
 
-    def chain(self, token: int, hidden: Array, position: int, steps: int) -> Row:
-        """Draft `steps` tokens after `token`, each step reading the arg-max and the hidden row of the one before."""
+    def chain(self, token: int, hidden: Array, position: int, steps: int, tap: str = "post") -> Row:
+        """Draft `steps` tokens after `token`, each step reading the arg-max and the hidden row of the one before.
+
+        Qwen's heads were trained on hidden rows after the norm; `tap` "pre" hands on those before it.
+        """
         rows = []
         for i in range(steps):
             rows.append(self.step(token, hidden, position + i))
-            token, hidden = int(rows[-1].logits.argmax()), rows[-1].hidden
+            token, hidden = int(rows[-1].logits.argmax()), rows[-1].hidden if tap == "post" else rows[-1].pre_norm
         return stack(rows)
 
 
