@@ -22,7 +22,7 @@ else ()
 endif ()
 
 execute_process(
-    COMMAND ${Python_EXECUTABLE} -B ${vendor_script} ${vendor_arguments}
+    COMMAND ${Python_EXECUTABLE} ${vendor_script} ${vendor_arguments}
     OUTPUT_VARIABLE vendor_output
     ERROR_VARIABLE vendor_talk ECHO_ERROR_VARIABLE # progress is shown as it comes, and the message kept
     RESULT_VARIABLE vendor_result

@@ -6,6 +6,9 @@ Only the standard library and git are needed. Results go to stdout, talk and err
 
 import sys
 
+if sys.version_info < (3, 10):
+    sys.exit("error: scripts/vendor.py needs Python 3.10 or newer")
+
 from vendoring.cli import main
 
 if __name__ == "__main__":

@@ -104,7 +104,7 @@ def download(pin: Pin, folder: Path) -> Path:
 
 
 def pip_environment() -> dict[str, str]:
-    """pip's environment, without the options of the build that may have started us."""
+    """Pip's environment, without the options of the build that may have started us."""
     return {
         key: value
         for key, value in os.environ.items()
@@ -114,7 +114,7 @@ def pip_environment() -> dict[str, str]:
 
 
 def pip_reason(words: str, returncode: int) -> str:
-    """pip's last error line."""
+    """Pip's last error line."""
     errors = [line.partition("ERROR:")[2].strip() for line in words.splitlines() if "ERROR:" in line]
     return f"pip says: {errors[-1].rstrip('.')}" if errors else f"pip ended with exit code {returncode}"
 

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from vendoring.build import build_chain, commit_overlay, scratch_repository, upstream_paths
+from vendoring.build import PatchError, build_chain, commit_overlay, scratch_repository, upstream_paths
 from vendoring.layout import EXECUTABLE, PLAIN, Fork, OverlayFile, State, write_if_changed
 from vendoring.pin import Pin
 from vendoring.run import Git, VendorError
@@ -141,12 +141,22 @@ def refuse_unfit(git: Git, pin: Pin) -> None:
 
 def prove_round_trip(git: Git, pristine: str, rendered: State) -> None:
     """Apply what was rendered and render it again: a message that looks like part of a diff does not survive that."""
-    again = render(git, rendered.pin, pristine, build_chain(git, pristine, rendered))
+    try:
+        again = render(git, rendered.pin, pristine, build_chain(git, pristine, rendered))
+    except PatchError as error:
+        raise unsound(rendered.patches[error.index][0]) from error
     for (name, content), (_, other) in zip(rendered.patches, again.patches, strict=False):
         if content != other:
-            raise VendorError(f"{name} does not survive git am; does its message hold a line that looks like a diff?")
+            raise unsound(name)
     if again != rendered:
-        raise VendorError("the patches do not survive git am")
+        raise unsound("the series")
+
+
+def unsound(name: str) -> VendorError:
+    """Applying a patch does not give the commit it was made from."""
+    return VendorError(
+        f"{name} does not survive git am; does its message hold a line that looks like part of a diff or a mail?"
+    )
 
 
 def refuse_to_overwrite(

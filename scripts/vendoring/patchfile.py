@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import email.header
-import email.parser
 import re
 from dataclasses import dataclass
 
@@ -60,6 +58,9 @@ class Patch:
 
 def parse_patch(name: str, content: bytes) -> Patch:
     """Take a patch as written by `git format-patch` apart."""
+    import email.header  # here, because no build needs it and it takes longer to load than all the rest
+    import email.parser
+
     text = content.decode("utf-8", "replace")
     head, mark, diff = text.partition("\ndiff --git ")
     mail = email.parser.Parser().parsestr(head.partition("\n")[2] if head.startswith("From ") else head)

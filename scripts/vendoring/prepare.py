@@ -63,6 +63,8 @@ def is_ready(cache: Cache, state: State) -> bool:
 
 def changes(tree: Path, commit: str) -> list[str] | None:
     """How a tree differs from the commit it was prepared with; None when that cannot be told."""
+    if not (tree / ".git" / "index").is_file():
+        return None
     git = Git(tree)
     status = git.try_run("status", "--porcelain", "-z", "--no-renames")
     head = git.try_run("rev-parse", "--verify", "--quiet", "HEAD")

@@ -96,7 +96,7 @@ def make_working_copy(fork: Fork, dest: Path) -> Path:
     git.run("fetch", "--quiet", "--no-tags", cache.pristine, f"{PRISTINE}:{PRISTINE}")
     write_if_changed(git_path(git, "info/exclude"), f"/{STAMP_HEADER}\n".encode())
     write_base(git, fork.files())
-    report = fill_working_copy(git, pristine, state, finish="scripts/vendor.py export DIR writes the patches back")
+    report = fill_working_copy(git, pristine, state, finish=f"scripts/vendor.py export {dest}")
     for line in report:
         say(line)
     write_if_changed(dest / STAMP_HEADER, stamp_header(state.stamp))
@@ -142,13 +142,21 @@ def fill_working_copy(git: Git, pristine: str, state: State, *, finish: str) -> 
     git.run("checkout", "--quiet", "--force", BRANCH)
     for index in range(failed, len(state.patches)):
         name, content = state.patches[index]
-        if git.try_run("am", *AM_OPTIONS, "--3way", stdin=content).returncode == 0:
-            report.append(f"patches/{name} applies with a 3-way merge")
+        if apply_mail(git, content, "--no-3way"):
             continue
-        git.run("am", "--abort")
-        apply_rest(git, state.patches[index:])
-        raise VendorError(f"patches/{name} does not apply; " + REPAIR.format(tree=git.directory, finish=finish))
+        if not apply_mail(git, content, "--3way"):
+            apply_rest(git, state.patches[index:])
+            raise VendorError(f"patches/{name} does not apply; " + REPAIR.format(tree=git.directory, finish=finish))
+        report.append(f"patches/{name} applies with a 3-way merge")
     return report
+
+
+def apply_mail(git: Git, content: bytes, way: str) -> bool:
+    """Apply one patch, or nothing of it."""
+    applied = git.try_run("am", *AM_OPTIONS, way, stdin=content).returncode == 0
+    if not applied:
+        git.try_run("am", "--abort")
+    return applied
 
 
 def apply_rest(git: Git, patches: tuple[tuple[str, bytes], ...]) -> None:

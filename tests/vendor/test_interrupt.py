@@ -1,0 +1,169 @@
+"""A call that dies at any moment leaves nothing that a later call trusts."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .project import Done, Project, git, the_message
+from .test_prepare import PATCHED
+
+# Stands before git: at the n-th call it kills vendor.py as SIGKILL does, and then goes on (an orphan) or ends as well.
+WRAPPER = """#!/bin/sh
+echo x >> {log}
+if [ "$(wc -l < {log})" -eq "${{KILL_AT:-0}}" ]; then
+    kill -9 $PPID
+    [ "$KILL_ALL" = 1 ] && exit 1
+    sleep 0.1
+fi
+exec {git} "$@"
+"""
+
+
+class Killer:
+    """Runs prepare so that it is killed when it starts git for the n-th time."""
+
+    def __init__(self, folder: Path) -> None:
+        real = shutil.which("git")
+        self.log = folder / "calls"
+        self.bin = folder / "bin"
+        self.bin.mkdir()
+        (self.bin / "git").write_text(WRAPPER.format(log=self.log, git=real))
+        (self.bin / "git").chmod(0o755)
+
+    def prepare(self, project: Project, at: int, *, everything: bool) -> int:
+        """Kill at the n-th call of git (0: never). Returns the exit code."""
+        self.log.write_text("")
+        path = f"{self.bin}{os.pathsep}{os.environ['PATH']}"
+        return project.run_process("prepare", PATH=path, KILL_AT=str(at), KILL_ALL=str(int(everything))).code
+
+    @property
+    def calls(self) -> int:
+        return len(self.log.read_text().splitlines())
+
+
+@pytest.fixture
+def killer(tmp_path: Path) -> Killer:
+    return Killer(tmp_path)
+
+
+def assert_nothing_false_is_trusted(project: Project) -> None:
+    """Where a stamp stands, the tree is whole."""
+    if project.stamp_file.exists():
+        told = json.loads(project.stamp_file.read_text())
+        assert git(project.source, "rev-parse", "HEAD") == told["commit"]
+        assert git(project.source, "status", "--porcelain") == ""
+        assert f'"{told["stamp"]}"' in project.read("src/llama-nextn-stamp.h")
+
+
+def assert_whole(project: Project, header: str) -> None:
+    """The tree is what the project describes, and nothing else lies about."""
+    assert project.read("include/llama-nextn.h") == header
+    assert project.read("src/lib.cpp") == PATCHED
+    assert git(project.source, "status", "--porcelain") == ""
+    assert project.kept() == {"pristine", "src", "stamp"}
+
+
+@pytest.mark.parametrize("everything", [True, False], ids=["git dies too", "git lives on"])
+def test_killed_during_the_first_call(project: Project, killer: Killer, everything: bool) -> None:
+    header = "// ours\nint nextn();\n"
+    assert killer.prepare(project, 0, everything=False) == 0
+    total = killer.calls
+    assert total > 10
+    for at in range(1 if everything else 4, total, 8):
+        shutil.rmtree(project.cache)
+        assert killer.prepare(project, at, everything=everything) == -9
+        assert not project.stamp_file.exists()
+        project.ok("prepare")
+        assert_whole(project, header)
+
+
+@pytest.mark.parametrize("everything", [True, False], ids=["git dies too", "git lives on"])
+def test_killed_during_a_change(prepared: Project, killer: Killer, everything: bool) -> None:
+    prepared.overlay("include/llama-nextn.h", "// 0\n")
+    assert killer.prepare(prepared, 0, everything=False) == 0
+    total = killer.calls
+    for at in range(2 if everything else 4, total + 1, 6):
+        header = f"// {at}\n"
+        prepared.overlay("include/llama-nextn.h", header)
+        assert killer.prepare(prepared, at, everything=everything) == -9
+        assert_nothing_false_is_trusted(prepared)
+        prepared.ok("prepare")
+        assert_whole(prepared, header)
+
+
+def test_killed_while_git_writes_files(prepared: Project) -> None:
+    """What git leaves when it is killed itself: a lock, files of the new state, the index of the old."""
+    prepared.overlay("src/llama-nextn-new.cpp", "int new;\n")
+    prepared.stamp_file.unlink()
+    (prepared.source / ".git" / "index.lock").touch()
+    (prepared.source / ".git" / "refs" / "nextn").mkdir(exist_ok=True)
+    (prepared.source / ".git" / "refs" / "nextn" / "prepared.lock").touch()
+    (prepared.source / "src" / "llama-nextn-new.cpp").write_text("int n")
+    (prepared.source / "src" / "llama-nextn-left.cpp").write_text("from a state that is gone\n")
+    (prepared.source / "src" / "lib.cpp").write_text("half")
+    (prepared.version_cache / "scratch-dead").mkdir()
+    (prepared.version_cache / "import-1").mkdir()
+    (prepared.version_cache / "download-dead").mkdir()
+    prepared.ok("prepare")
+    assert prepared.read("src/llama-nextn-new.cpp") == "int new;\n"
+    assert not (prepared.source / "src" / "llama-nextn-left.cpp").exists()
+    assert_whole(prepared, "// ours\nint nextn();\n")
+
+
+def empty(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+DAMAGES: dict[str, Callable[[Project], object]] = {
+    "no tree": lambda p: shutil.rmtree(p.source),
+    "no repository in the tree": lambda p: shutil.rmtree(p.source / ".git"),
+    "empty repository": lambda p: empty(p.source / ".git"),
+    "no HEAD": lambda p: (p.source / ".git" / "HEAD").unlink(),
+    "HEAD leads nowhere": lambda p: (p.source / ".git" / "HEAD").write_text("1" * 40 + "\n"),
+    "no index": lambda p: (p.source / ".git" / "index").unlink(),
+    "bad index": lambda p: (p.source / ".git" / "index").write_bytes(b"DIRC" + bytes(40)),
+    "borrows from nobody": lambda p: (p.source / ".git" / "objects" / "info" / "alternates").unlink(),
+    "bad stamp": lambda p: p.stamp_file.write_text("{"),
+    "empty stamp": lambda p: p.stamp_file.write_text(""),
+    "no generated header": lambda p: (p.source / "src" / "llama-nextn-stamp.h").unlink(),
+    "stopped in git am": lambda p: (p.source / ".git" / "rebase-apply").mkdir(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_tree_is_repaired_without_an_archive(prepared: Project, damage: str) -> None:
+    DAMAGES[damage](prepared)
+    prepared.ok("prepare")
+    if damage == "stopped in git am":  # harmless until the next change
+        prepared.overlay("include/llama-nextn.h", "// new\n")
+        prepared.ok("prepare")
+        prepared.overlay("include/llama-nextn.h", "// ours\nint nextn();\n")
+        prepared.ok("prepare")
+    assert_whole(prepared, "// ours\nint nextn();\n")
+    assert not (prepared.source / ".git" / "rebase-apply").exists()
+
+
+def test_a_damaged_pristine_repository_is_imported_again(prepared: Project) -> None:
+    shutil.rmtree(prepared.version_cache / "pristine" / "objects")
+    prepared.overlay("include/llama-nextn.h", "// new\n")
+    assert "Connect to a package index" in prepared.fails("prepare")
+    prepared.ok("prepare", NEXTN_LLAMA_ARCHIVE=str(prepared.archive))
+    assert_whole(prepared, "// new\n")
+
+
+def test_a_full_disk_leaves_nothing_trusted(project: Project) -> None:
+    """A limit on the size of files stops git in the middle of a file, as a full disk does."""
+    command = ["sh", "-c", 'ulimit -f 1; exec "$@"', "sh", *project.command("prepare")]
+    done = subprocess.run(command, env=project.environment(), capture_output=True, text=True, check=False)
+    the_message(Done(done.returncode, done.stdout, done.stderr))
+    assert not project.stamp_file.exists()
+    project.ok("prepare")
+    assert_whole(project, "// ours\nint nextn();\n")
