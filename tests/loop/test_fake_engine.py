@@ -218,7 +218,10 @@ def test_generation_ends_at_an_end_of_turn_token(fake):
     expected = fake.plain(model, [10, 14], 400)
     assert expected[-1] == fake.EOG
     assert len(expected) > 3
-    for draft in (None, DraftParams(n_max=8), ScriptedDrafter(expected + [10] * 9, n_max=8)):
+    model.eog_tokens = frozenset()
+    beyond = fake.plain(model, [10, 14], len(expected) + 9)  # what the target would say behind the end
+    model.eog_tokens = frozenset({fake.EOG})
+    for draft in (None, DraftParams(n_max=8), ScriptedDrafter(beyond, n_max=8)):
         with Speculator(model, draft=draft) as spec:
             result = spec.generate([10, 14], max_tokens=400)
         assert list(result.tokens) == expected
@@ -288,6 +291,35 @@ def test_streamed_text_and_tokens_add_up(fake):
     assert chunks[-1].stats.completion_tokens == 77
     assert [c.stats.n_rounds for c in chunks] == list(range(len(chunks)))
     assert chunks[-1].stats.draft_n == whole.stats.draft_n
+
+
+def test_text_that_could_begin_a_stop_string_is_shown_at_the_end(fake):
+    model = fake.FakeModel()
+    for draft in (None, DraftParams(n_max=5)):
+        with Speculator(model, draft=draft) as spec:
+            whole = spec.generate([10, 11], max_tokens=40).text
+            result = spec.generate([10, 11], max_tokens=40, stop=whole[-3:] + "never there")
+        assert result.text == whole
+        assert result.finish_reason == "length"
+
+
+def test_a_chain_feeds_the_head_its_own_hidden_rows(fake):
+    with Speculator(fake.FakeModel(), draft=DraftParams(n_max=3)) as spec:
+        decode, outputs = spec.ctx_dft.decode, []
+
+        def watched(tokens, *, hidden, **kwargs):
+            if len(outputs) % 3:  # the second and third step of a chain
+                np.testing.assert_array_equal(hidden, outputs[-1])
+            n_outputs = decode(tokens, hidden=hidden, **kwargs)
+            if n_outputs:
+                outputs.append(spec.ctx_dft.hidden()[-1:])
+            return n_outputs
+
+        spec.ctx_dft.decode = watched
+        stream = spec.stream([10], max_tokens=40)
+        for _ in range(6):  # rounds with full drafts
+            chunk = next(stream)
+        assert chunk.stats.draft_n == 15 == len(outputs)
 
 
 def test_split_characters_arrive_whole(fake):
