@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 
-from nextn import _log as _log
+from nextn import _engine as _engine
 from nextn.context import Context
 from nextn.errors import (
     CancelledError,

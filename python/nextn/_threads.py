@@ -8,6 +8,8 @@ from pathlib import Path
 
 __all__ = ["default_n_threads"]
 
+_MOST_THREADS = 512  # the engine's limit
+
 
 def default_n_threads() -> int:
     """Physical cores this process may use: CPU affinity and the container's quota are obeyed, at least 1.
@@ -18,7 +20,7 @@ def default_n_threads() -> int:
     quota = _cgroup_quota()
     if quota is not None:
         n_cores = min(n_cores, math.ceil(quota))
-    return max(1, n_cores)
+    return min(max(1, n_cores), _MOST_THREADS)
 
 
 def _allowed_cpus() -> set[int]:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from nextn import _core
 from nextn._threads import default_n_threads
-from nextn.model import Model
+from nextn.model import Model, TokenIds
+from nextn.options import check_bool, check_choice, check_int
 
 __all__ = ["Context", "FloatArray", "HiddenTap", "Outputs", "TokenIds"]
 
 FloatArray: TypeAlias = npt.NDArray[np.float32]
-TokenIds: TypeAlias = "Sequence[int] | npt.NDArray[np.integer[Any]]"
 Outputs: TypeAlias = Literal["all", "last", "none"]
 HiddenTap: TypeAlias = Literal["auto", "post", "pre"]
 
@@ -71,22 +70,29 @@ class Context:
             raise TypeError(f"model must be a nextn.Model, not {type(model).__name__}")
         if n_threads is None:
             n_threads = default_n_threads()
+        if n_threads_batch is None:
+            n_threads_batch = n_threads
+        for name, text in (("type_k", type_k), ("type_v", type_v), ("hidden_tap", hidden_tap)):
+            if not isinstance(text, str):
+                raise TypeError(f"{name} must be a string, not {type(text).__name__}")
+        check_choice("flash_attn", flash_attn, ("auto", True, False))
+        # types here; the native part knows the ranges
         self._model = model
         self._core = _core.Context(
             model._core,
-            n_ctx=n_ctx,
-            n_batch=n_batch,
-            n_ubatch=n_ubatch,
-            n_seq_max=n_seq_max,
-            n_threads=n_threads,
-            n_threads_batch=n_threads if n_threads_batch is None else n_threads_batch,
+            n_ctx=check_int("n_ctx", n_ctx, 0),
+            n_batch=check_int("n_batch", n_batch, 1),
+            n_ubatch=check_int("n_ubatch", n_ubatch, 1),
+            n_seq_max=check_int("n_seq_max", n_seq_max, 1),
+            n_threads=check_int("n_threads", n_threads, 1),
+            n_threads_batch=check_int("n_threads_batch", n_threads_batch, 1),
             type_k=type_k,
             type_v=type_v,
-            flash_attn=flash_attn,
-            n_rs_seq=n_rs_seq,
-            nextn_draft=nextn_draft,
+            flash_attn={"auto": "auto", True: "on", False: "off"}[flash_attn],
+            n_rs_seq=check_int("n_rs_seq", n_rs_seq, 0),
+            nextn_draft=check_bool("nextn_draft", nextn_draft),
             hidden_tap=hidden_tap,
-            offload_kqv=offload_kqv,
+            offload_kqv=check_bool("offload_kqv", offload_kqv),
         )
 
     # Decoding
@@ -123,7 +129,7 @@ class Context:
         return self._core.decode(tokens, positions=positions, seq_id=seq_id, hidden=hidden, outputs=outputs)
 
     def abort(self) -> None:
-        """Make the decode that runs in another thread stop with CancelledError (CPU only); no effect on the next one."""
+        """Make the decode that runs in another thread stop with CancelledError (on the CPU); later ones run again."""
         self._core.abort()
 
     # Outputs of the last decode
@@ -149,7 +155,7 @@ class Context:
         self._core.set_embeddings_pre_norm(value)
 
     def embeddings_pre_norm(self) -> FloatArray:
-        """Copy of the hidden rows before the final norm, float32 [n_tokens, n_embd], one per token of the last decode."""
+        """Copy of the rows before the final norm, float32 [n_tokens, n_embd], one per token of the last decode."""
         return self._core.embeddings_pre_norm()
 
     def embeddings_pre_norm_view(self) -> FloatArray:
@@ -159,7 +165,7 @@ class Context:
     # Memory of the sequences
 
     def seq_rm(self, seq_id: int, p0: int, p1: int) -> bool:
-        """Remove the positions [p0, p1) of a sequence with the engine's plain call (negative: from the start, to the end).
+        """Remove the positions [p0, p1) of a sequence with the engine's plain call (negative: from 0, to the end).
 
         On a model with recurrent layers the plain call can answer True and leave a wrong state, when tokens are taken
         back that were decoded in more than one batch. Use nextn_seq_rm() on a target.
@@ -211,7 +217,10 @@ class Context:
         """
         if draft_context is not None and not isinstance(draft_context, Context):
             raise TypeError(f"draft_context must be a nextn.Context or None, not {type(draft_context).__name__}")
-        self._core.pair(None if draft_context is None else draft_context._core)
+        if draft_context is None:
+            self._core.unpair()
+        else:
+            self._core.pair(draft_context._core)
 
     def set_hidden_tap(self, tap: HiddenTap) -> None:
         """Choose the hidden row that feeds the draft head, from the next decode on; both of a pair should agree."""
@@ -220,7 +229,7 @@ class Context:
     @property
     def hidden_tap(self) -> Literal["post", "pre"]:
         """The tap in effect."""
-        return self._core.hidden_tap
+        return cast(Literal["post", "pre"], self._core.hidden_tap)
 
     # What it is
 
@@ -238,6 +247,11 @@ class Context:
     def n_ctx(self) -> int:
         """Number of tokens that fit, over all sequences (the engine rounds up to a multiple of 256)."""
         return self._core.n_ctx
+
+    @property
+    def n_ctx_seq(self) -> int:
+        """Number of tokens that fit in one sequence."""
+        return self._core.n_ctx_seq
 
     @property
     def n_batch(self) -> int:

@@ -5,10 +5,17 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from types import TracebackType
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from nextn import _core
+from nextn.options import check_bool, check_int
 
-__all__ = ["Model", "ProgressCallback"]
+__all__ = ["Model", "ProgressCallback", "TokenIds"]
+
+TokenIds: TypeAlias = "Sequence[int] | npt.NDArray[np.integer[Any]]"
 
 ProgressCallback = Callable[[float], "bool | None"]
 """Called with the loaded share in 0..1; returning False cancels the load."""
@@ -45,20 +52,24 @@ class Model:
         load_nextn: bool = True,
         progress: ProgressCallback | None = None,
     ) -> None:
+        if progress is not None and not callable(progress):
+            raise TypeError(f"progress must be callable or None, not {type(progress).__name__}")
+        self._path = os.fsdecode(path)
+        self._metadata: dict[str, object] | None = None
         self._core = _core.Model(
-            os.fspath(path),
-            n_gpu_layers=n_gpu_layers,
-            use_mmap=use_mmap,
-            use_mlock=use_mlock,
-            check_tensors=check_tensors,
-            load_nextn=load_nextn,
+            os.fsencode(path),  # names of files need not be UTF-8
+            n_gpu_layers=check_int("n_gpu_layers", n_gpu_layers, -1, 2**31 - 1),
+            use_mmap=check_bool("use_mmap", use_mmap),
+            use_mlock=check_bool("use_mlock", use_mlock),
+            check_tensors=check_bool("check_tensors", check_tensors),
+            load_nextn=check_bool("load_nextn", load_nextn),
             progress=progress,
         )
 
     @property
     def path(self) -> str:
         """The path it was loaded from."""
-        return self._core.path
+        return self._path
 
     @property
     def architecture(self) -> str:
@@ -73,7 +84,9 @@ class Model:
     @property
     def metadata(self) -> dict[str, object]:
         """Every key of the file with its real type (arrays as lists), read from the file at the first use."""
-        return self._core.metadata
+        if self._metadata is None:
+            self._metadata = self._core.read_metadata()
+        return self._metadata
 
     @property
     def n_layer(self) -> int:
@@ -138,7 +151,7 @@ class Model:
     @property
     def eog_tokens(self) -> frozenset[int]:
         """Every token that ends a generation (end of text, end of turn)."""
-        return self._core.eog_tokens
+        return frozenset(self._core.eog_tokens())
 
     @property
     def closed(self) -> bool:
@@ -153,11 +166,11 @@ class Model:
             add_special: Add the tokens that the model wants around a text, for example begin-of-text.
             parse_special: Read control tokens such as <|im_start|> in the text as tokens, not as plain characters.
         """
-        return self._core.tokenize(text, add_special=add_special, parse_special=parse_special)
+        if not isinstance(text, str):
+            raise TypeError(f"text must be a string, not {type(text).__name__}")
+        return self._core.tokenize(text.encode(), add_special=add_special, parse_special=parse_special)
 
-    def detokenize(
-        self, tokens: Sequence[int], *, remove_special: bool = False, unparse_special: bool = True
-    ) -> str:
+    def detokenize(self, tokens: TokenIds, *, remove_special: bool = False, unparse_special: bool = True) -> str:
         """Join tokens into text; bytes that are no UTF-8 become U+FFFD.
 
         Args:
@@ -165,10 +178,11 @@ class Model:
             remove_special: Leave out the tokens that tokenize() adds around a text.
             unparse_special: Show control tokens as text instead of dropping them.
         """
-        return self._core.detokenize(tokens, remove_special=remove_special, unparse_special=unparse_special)
+        text = self._core.detokenize(tokens, remove_special=remove_special, unparse_special=unparse_special)
+        return text.decode(errors="replace")
 
     def token_to_piece(self, token: int, *, special: bool = True) -> bytes:
-        """The bytes of one token, which may be a part of a UTF-8 character; empty for a control token when not special."""
+        """The bytes of one token, which may be a part of a character; empty for a control token when not special."""
         return self._core.token_to_piece(token, special=special)
 
     def is_eog(self, token: int) -> bool:
@@ -191,4 +205,4 @@ class Model:
 
     def __repr__(self) -> str:
         """Path and state, for people."""
-        return f"Model({self._core.path!r}{', closed' if self.closed else ''})"
+        return f"Model({self._path!r}{', closed' if self.closed else ''})"

@@ -1,0 +1,12 @@
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace nextn {
+
+void register_engine(pybind11::module_ & m);
+void register_model(pybind11::module_ & m);
+void register_context(pybind11::module_ & m);
+void register_chat(pybind11::module_ & m);
+
+} // namespace nextn

@@ -1,0 +1,320 @@
+# Written by scripts/stubs.py from the built module: make stubs. Do not edit.
+"""
+Native part of nextn: pybind11 bindings over the patched llama.cpp. Use it through nextn.Model and nextn.Context.
+"""
+
+from __future__ import annotations
+import collections.abc
+import numpy
+import numpy.typing
+import typing
+
+__all__: list[str] = [
+    "ChatPrompt",
+    "ChatTemplate",
+    "Context",
+    "Model",
+    "build_stamp",
+    "engine_info",
+    "flush_log",
+    "load_backends",
+    "n_backends",
+]
+
+class Model:
+    """
+    A loaded GGUF model.
+    """
+    def __init__(
+        self,
+        path: bytes,
+        *,
+        n_gpu_layers: typing.SupportsInt | typing.SupportsIndex,
+        use_mmap: bool,
+        use_mlock: bool,
+        check_tensors: bool,
+        load_nextn: bool,
+        progress: collections.abc.Callable[[float], typing.Any] | None,
+    ) -> None: ...
+    def close(self) -> None:
+        """
+        Let go of it; contexts over it keep it in memory.
+        """
+    def detokenize(
+        self,
+        tokens: collections.abc.Sequence[int] | numpy.typing.NDArray[numpy.integer[typing.Any]],
+        *,
+        remove_special: bool,
+        unparse_special: bool,
+    ) -> bytes:
+        """
+        Join tokens into UTF-8 text.
+        """
+    def eog_tokens(self) -> set[int]:
+        """
+        Every token that ends a generation.
+        """
+    def is_eog(self, token: int) -> bool:
+        """
+        Whether the token ends a generation.
+        """
+    def read_metadata(self) -> dict[str, typing.Any]:
+        """
+        Every key of the file with its real type, read from the file.
+        """
+    def token_to_piece(self, token: int, *, special: bool) -> bytes:
+        """
+        The bytes of a token.
+        """
+    def tokenize(self, text: bytes, *, add_special: bool, parse_special: bool) -> list[int]:
+        """
+        Split UTF-8 text into tokens.
+        """
+    @property
+    def architecture(self) -> str: ...
+    @property
+    def bos_token(self) -> int | None: ...
+    @property
+    def chat_template(self) -> str | None: ...
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def description(self) -> str: ...
+    @property
+    def eos_token(self) -> int | None: ...
+    @property
+    def has_nextn_layer(self) -> bool: ...
+    @property
+    def is_nextn_only(self) -> bool: ...
+    @property
+    def n_ctx_train(self) -> int: ...
+    @property
+    def n_embd(self) -> int: ...
+    @property
+    def n_layer(self) -> int: ...
+    @property
+    def n_layer_nextn(self) -> int: ...
+    @property
+    def n_params(self) -> int: ...
+    @property
+    def n_vocab(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+
+class Context:
+    """
+    State of sequences over a model, and the decode call.
+    """
+    def __init__(
+        self,
+        model: Model,
+        *,
+        n_ctx: typing.SupportsInt | typing.SupportsIndex,
+        n_batch: typing.SupportsInt | typing.SupportsIndex,
+        n_ubatch: typing.SupportsInt | typing.SupportsIndex,
+        n_seq_max: typing.SupportsInt | typing.SupportsIndex,
+        n_threads: typing.SupportsInt | typing.SupportsIndex,
+        n_threads_batch: typing.SupportsInt | typing.SupportsIndex,
+        type_k: str,
+        type_v: str,
+        flash_attn: str,
+        n_rs_seq: typing.SupportsInt | typing.SupportsIndex,
+        nextn_draft: bool,
+        hidden_tap: str,
+        offload_kqv: bool,
+    ) -> None: ...
+    def abort(self) -> None:
+        """
+        Make the decode that runs in another thread stop.
+        """
+    def close(self) -> None:
+        """
+        Free it, after a running decode.
+        """
+    def decode(
+        self,
+        tokens: collections.abc.Sequence[int] | numpy.typing.NDArray[numpy.integer[typing.Any]],
+        *,
+        positions: collections.abc.Sequence[int] | numpy.typing.NDArray[numpy.integer[typing.Any]] | None = None,
+        seq_id: int = 0,
+        hidden: numpy.typing.NDArray[numpy.float32] | None = None,
+        outputs: str = "all",
+    ) -> int:
+        """
+        Append tokens [n_tokens] to a sequence; hidden is float32 [n_tokens, n_embd]. Returns the number of rows of logits.
+        """
+    def embeddings_pre_norm(self) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        Copy, float32 [n_tokens, n_embd].
+        """
+    def embeddings_pre_norm_view(self) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        Read-only view, float32 [n_tokens, n_embd].
+        """
+    def hidden(self) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        Copy, float32 [n_tokens, n_embd].
+        """
+    def hidden_view(self) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        Read-only view, float32 [n_tokens, n_embd].
+        """
+    def logits(self) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        Copy, float32 [n_outputs, n_vocab].
+        """
+    def logits_view(self) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        Read-only view, float32 [n_outputs, n_vocab].
+        """
+    def max_rollback(self, seq_id: int = 0) -> int:
+        """
+        Newest tokens that can be taken back.
+        """
+    def memory_usage(self) -> dict[str, int]:
+        """
+        Bytes by kind.
+        """
+    def nextn_seq_rm(self, seq_id: int, p0: int, p1: int) -> bool:
+        """
+        Remove [p0, p1) from the target and its draft context, or from neither.
+        """
+    def pair(self, draft_context: Context) -> None:
+        """
+        Pair with a draft context.
+        """
+    def seq_pos_max(self, seq_id: int = 0) -> int:
+        """
+        Largest position, -1 when empty.
+        """
+    def seq_pos_min(self, seq_id: int = 0) -> int:
+        """
+        Smallest position, -1 when empty.
+        """
+    def seq_rm(self, seq_id: int, p0: int, p1: int) -> bool:
+        """
+        The engine's plain call.
+        """
+    def set_embeddings_pre_norm(self, value: bool) -> None:
+        """
+        Export the rows before the final norm, from the next decode on.
+        """
+    def set_hidden_tap(self, tap: str) -> None:
+        """
+        Choose the row that feeds the head.
+        """
+    def unpair(self) -> None:
+        """
+        End the pairing, if there is one.
+        """
+    @property
+    def closed(self) -> bool: ...
+    @property
+    def hidden_tap(self) -> str: ...
+    @property
+    def is_draft(self) -> bool: ...
+    @property
+    def n_batch(self) -> int: ...
+    @property
+    def n_ctx(self) -> int: ...
+    @property
+    def n_ctx_seq(self) -> int: ...
+    @property
+    def n_graph_builds(self) -> int: ...
+    @property
+    def n_graph_reuses(self) -> int: ...
+    @property
+    def n_rs_seq(self) -> int: ...
+    @property
+    def n_seq_max(self) -> int: ...
+    @property
+    def n_threads(self) -> int: ...
+    @property
+    def n_threads_batch(self) -> int: ...
+    @property
+    def n_ubatch(self) -> int: ...
+
+class ChatPrompt:
+    """
+    What a chat template makes of messages.
+    """
+    @property
+    def generation_prompt(self) -> str:
+        """
+        Its end: what the assistant's answer begins with.
+        """
+    @property
+    def grammar(self) -> str: ...
+    @property
+    def grammar_lazy(self) -> bool: ...
+    @property
+    def preserved_tokens(self) -> list[str]: ...
+    @property
+    def prompt(self) -> str: ...
+    @property
+    def stops(self) -> list[str]: ...
+    @property
+    def thinking_end(self) -> list[str]: ...
+    @property
+    def thinking_start(self) -> str: ...
+
+class ChatTemplate:
+    """
+    A chat template, the model's own or a given one, compiled.
+    """
+    def __init__(self, model: Model, source: str | None = None) -> None: ...
+    def apply(
+        self,
+        messages: collections.abc.Sequence[collections.abc.Mapping[str, typing.Any]],
+        *,
+        add_generation_prompt: bool = True,
+        tools: collections.abc.Sequence[collections.abc.Mapping[str, typing.Any]] | None = None,
+        chat_template_kwargs: dict[str, typing.Any] | None = None,
+        enable_thinking: bool = True,
+    ) -> str:
+        """
+        The prompt of messages: mappings with role and content.
+        """
+    def render(
+        self,
+        messages: collections.abc.Sequence[collections.abc.Mapping[str, typing.Any]],
+        *,
+        add_generation_prompt: bool = True,
+        tools: collections.abc.Sequence[collections.abc.Mapping[str, typing.Any]] | None = None,
+        chat_template_kwargs: dict[str, typing.Any] | None = None,
+        enable_thinking: bool = True,
+    ) -> ChatPrompt:
+        """
+        The prompt of messages with all that the template says about it.
+        """
+    @property
+    def capabilities(self) -> dict[str, bool]: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def supports_thinking(self) -> bool: ...
+
+def build_stamp() -> str:
+    """
+    Stamp of the source tree that the engine was built from.
+    """
+
+def engine_info() -> dict[str, typing.Any]:
+    """
+    What the engine is and what it computes on, as a dict.
+    """
+
+def flush_log() -> None:
+    """
+    Hand the engine's kept log lines to logging.
+    """
+
+def load_backends(path: str) -> None:
+    """
+    Load the compute backends in a directory.
+    """
+
+def n_backends() -> int:
+    """
+    Number of compute backends that are loaded.
+    """
