@@ -2,6 +2,7 @@
 
 // Internal side of llama-nextn.h: what the patches under vendor/llama.cpp/patches call.
 
+#include "llama-nextn-head.h"
 #include "llama-nextn.h"
 
 #include "ggml-backend.h"
@@ -9,6 +10,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -18,12 +20,27 @@ class llm_graph_result;
 
 // The part of llama_cparams that changes a graph; graphs are reused only while it is the same.
 struct llama_nextn_cparams {
-    bool pre_norm = false; // export the rows before the final norm
-    bool tap_pre  = false; // feed the head with them
+    bool pre_norm  = false; // export the rows before the final norm
+    bool tap_pre   = false; // feed the head with them
+    bool best      = false; // search the best token of each output row in the graph
+    bool best_p    = false; // and its probability
+    bool no_logits = false; // do not copy the logits to the host
 
-    bool operator==(const llama_nextn_cparams & other) const {
-        return pre_norm == other.pre_norm && tap_pre == other.tap_pre;
+    const llama_nextn_shortlist * shortlist = nullptr; // rows of the output matrix that a draft graph scores
+    int32_t n_prefix     = 0;                          // and what of it shapes the graph
+    int32_t n_extra_rows = 0;
+
+    bool operator==(const llama_nextn_cparams & o) const {
+        return pre_norm == o.pre_norm && tap_pre == o.tap_pre && best == o.best && best_p == o.best_p && no_logits == o.no_logits &&
+               shortlist == o.shortlist && n_prefix == o.n_prefix && n_extra_rows == o.n_extra_rows;
     }
+};
+
+// The tensors of a graph that nextn reads.
+struct llama_nextn_tensors {
+    ggml_tensor * pre_norm     = nullptr; // [n_embd, n_tokens] the hidden rows before the final norm
+    ggml_tensor * extra_logits = nullptr; // [n_extra_rows, n_outputs] of the tokens added to the shortlist
+    ggml_tensor * best         = nullptr; // see llama_nextn_build_best
 };
 
 // What a llama_context keeps for nextn. Owned by the context, so freeing a context unpairs it.
@@ -53,6 +70,14 @@ public:
     void                set_pre_norm(bool value);
     const float *       get_pre_norm(int32_t i);
 
+    void                set_best(bool value, bool with_p, bool keep_logits);
+    bool                get_best(int32_t i, llama_nextn_best & best);
+
+    // the shortlist of a draft context; NULL: the whole vocabulary
+    void                    set_shortlist(std::unique_ptr<llama_nextn_shortlist> list);
+    llama_nextn_shortlist * get_shortlist() { return shortlist.get(); }
+    void                    shortlist_changed();
+
     bool                pair(llama_context * ctx_dft);
     llama_context *     get_ctx_dft() const { return ctx_dft; }
 
@@ -70,6 +95,7 @@ private:
         int32_t   cell;     // its recurrent cell then
     };
 
+    void             collect_best(const llama_ubatch & ubatch, const llm_graph_result & res, ggml_backend_sched_t sched);
     const snapshot * find_snapshot(llama_seq_id seq_id) const;
     void             order_rows();
     bool             row_in_range(int32_t & i) const;
@@ -84,6 +110,12 @@ private:
     // rows before the norm, [n_tokens, n_embd], in the order the ubatches computed them until order_rows()
     std::vector<float>   rows;
     std::vector<int32_t> row_order; // computed row -> index in the batch; empty once ordered
+
+    std::unique_ptr<llama_nextn_shortlist> shortlist;
+
+    // parts of the best token of each output row, and which token of the batch each row belongs to
+    std::vector<float>   best_parts;
+    std::vector<int32_t> best_index;
 
     int32_t n_rows   = 0; // rows of the last batch
     int32_t n_tokens = 0; // tokens of the last batch

@@ -11,11 +11,7 @@
 #include "llama-nextn-stamp.h"
 
 #include <algorithm>
-#include <cstdio>
-#include <cstring>
 #include <limits>
-#include <stdexcept>
-#include <string>
 
 //
 // which models and parameters fit
@@ -80,138 +76,25 @@ llama_context_params llama_nextn_apply(llama_context_params params) {
 }
 
 //
-// metadata
-//
-
-// Head-only files in the older form: "<arch>_mtp" names the architecture and prefixes its keys.
-static const char * const nextn_legacy_suffix = "_mtp";
-
-static size_t nextn_elem_size(gguf_type type) {
-    switch (type) {
-        case GGUF_TYPE_UINT8:  case GGUF_TYPE_INT8:  case GGUF_TYPE_BOOL:    return 1;
-        case GGUF_TYPE_UINT16: case GGUF_TYPE_INT16:                         return 2;
-        case GGUF_TYPE_UINT32: case GGUF_TYPE_INT32: case GGUF_TYPE_FLOAT32: return 4;
-        default:                                                             return 8;
-    }
-}
-
-static void nextn_copy_key(gguf_context * meta, int64_t id, const std::string & to) {
-    const gguf_type type = gguf_get_kv_type(meta, id);
-    switch (type) {
-        case GGUF_TYPE_STRING: {
-            const std::string value = gguf_get_val_str(meta, id); // a copy: setting a key can move the others
-            gguf_set_val_str(meta, to.c_str(), value.c_str());
-        } break;
-        case GGUF_TYPE_ARRAY: {
-            if (gguf_get_arr_type(meta, id) == GGUF_TYPE_STRING || gguf_get_arr_type(meta, id) == GGUF_TYPE_ARRAY) {
-                throw std::runtime_error("metadata key for '" + to + "' is an array of a kind no architecture key has");
-            }
-            const auto   elem = gguf_get_arr_type(meta, id);
-            const size_t n    = gguf_get_arr_n(meta, id);
-            const auto * data = static_cast<const uint8_t *>(gguf_get_arr_data(meta, id));
-            const std::vector<uint8_t> copy(data, data + n * nextn_elem_size(elem));
-            gguf_set_arr_data(meta, to.c_str(), elem, copy.data(), n);
-        } break;
-        case GGUF_TYPE_UINT8:   gguf_set_val_u8  (meta, to.c_str(), gguf_get_val_u8  (meta, id)); break;
-        case GGUF_TYPE_INT8:    gguf_set_val_i8  (meta, to.c_str(), gguf_get_val_i8  (meta, id)); break;
-        case GGUF_TYPE_UINT16:  gguf_set_val_u16 (meta, to.c_str(), gguf_get_val_u16 (meta, id)); break;
-        case GGUF_TYPE_INT16:   gguf_set_val_i16 (meta, to.c_str(), gguf_get_val_i16 (meta, id)); break;
-        case GGUF_TYPE_UINT32:  gguf_set_val_u32 (meta, to.c_str(), gguf_get_val_u32 (meta, id)); break;
-        case GGUF_TYPE_INT32:   gguf_set_val_i32 (meta, to.c_str(), gguf_get_val_i32 (meta, id)); break;
-        case GGUF_TYPE_FLOAT32: gguf_set_val_f32 (meta, to.c_str(), gguf_get_val_f32 (meta, id)); break;
-        case GGUF_TYPE_BOOL:    gguf_set_val_bool(meta, to.c_str(), gguf_get_val_bool(meta, id)); break;
-        case GGUF_TYPE_UINT64:  gguf_set_val_u64 (meta, to.c_str(), gguf_get_val_u64 (meta, id)); break;
-        case GGUF_TYPE_INT64:   gguf_set_val_i64 (meta, to.c_str(), gguf_get_val_i64 (meta, id)); break;
-        case GGUF_TYPE_FLOAT64: gguf_set_val_f64 (meta, to.c_str(), gguf_get_val_f64 (meta, id)); break;
-        default: throw std::runtime_error("metadata key for '" + to + "' has an unknown type");
-    }
-}
-
-// The number of the NextN block, from its tensors' names; -1 when there is none.
-static int nextn_block_of(const gguf_context * meta) {
-    for (int64_t i = 0; i < gguf_get_n_tensors(meta); ++i) {
-        int il = -1;
-        int n  = 0;
-        if (sscanf(gguf_get_tensor_name(meta, i), "blk.%d.nextn.eh_proj%n", &il, &n) == 1 && n > 0) {
-            return il;
-        }
-    }
-    return -1;
-}
-
-static void nextn_rename_legacy(gguf_context * meta, const std::string & arch_old) {
-    const std::string arch = arch_old.substr(0, arch_old.size() - strlen(nextn_legacy_suffix));
-
-    std::vector<std::string> keys;
-    for (int64_t i = 0; i < gguf_get_n_kv(meta); ++i) {
-        const std::string key = gguf_get_key(meta, i);
-        if (key.compare(0, arch_old.size() + 1, arch_old + ".") == 0) {
-            keys.push_back(key);
-        }
-    }
-    for (const auto & key : keys) {
-        nextn_copy_key(meta, gguf_find_key(meta, key.c_str()), arch + key.substr(arch_old.size()));
-        gguf_remove_key(meta, key.c_str());
-    }
-    gguf_set_val_str(meta, "general.architecture", arch.c_str());
-
-    const int il = nextn_block_of(meta);
-    if (il < 0 || il >= LLAMA_MAX_LAYERS - 1) {
-        throw std::runtime_error("a " + arch_old + " file without a blk.N.nextn.eh_proj tensor: it holds no NextN layer");
-    }
-    gguf_set_val_u32(meta, (arch + ".block_count").c_str(), il + 1);
-    gguf_set_val_u32(meta, (arch + ".nextn_predict_layers").c_str(), 1);
-}
-
-// The value of an optional u32 key; throws when it has another type.
-static int64_t nextn_get_u32(const gguf_context * meta, const std::string & key, int64_t fallback) {
-    const int64_t id = gguf_find_key(meta, key.c_str());
-    if (id < 0) {
-        return fallback;
-    }
-    if (gguf_get_kv_type(meta, id) != GGUF_TYPE_UINT32) {
-        throw std::runtime_error("metadata key '" + key + "' is not a u32");
-    }
-    return gguf_get_val_u32(meta, id);
-}
-
-void llama_nextn_prepare_metadata(gguf_context * meta) {
-    const int64_t id = gguf_find_key(meta, "general.architecture");
-    if (id < 0 || gguf_get_kv_type(meta, id) != GGUF_TYPE_STRING) {
-        return; // the loader has its own words for that
-    }
-    std::string arch = gguf_get_val_str(meta, id);
-    if (arch == "qwen35_mtp" || arch == "qwen35moe_mtp") {
-        nextn_rename_legacy(meta, arch);
-        arch = gguf_get_val_str(meta, gguf_find_key(meta, "general.architecture"));
-    }
-    if (arch != "qwen35" && arch != "qwen35moe" && arch != "qwen3next") {
-        return;
-    }
-    const int64_t n_layer_all   = nextn_get_u32(meta, arch + ".block_count", 1);
-    const int64_t n_layer_nextn = nextn_get_u32(meta, arch + ".nextn_predict_layers", 0);
-    if (n_layer_all < 1 || n_layer_all > LLAMA_MAX_LAYERS) {
-        throw std::runtime_error(format("%s.block_count is %lld, not within 1 to %d", arch.c_str(), (long long) n_layer_all, LLAMA_MAX_LAYERS));
-    }
-    if (n_layer_nextn >= n_layer_all) {
-        throw std::runtime_error(format("%s.nextn_predict_layers is %lld of %lld blocks: no trunk is left", arch.c_str(),
-                    (long long) n_layer_nextn, (long long) n_layer_all));
-    }
-}
-
-//
 // graph
 //
 
 void llama_nextn_set_outputs(llm_graph_result & res, const llama_nextn_cparams & cparams) {
-    if (!res.t_h_pre_norm) {
-        return;
+    auto & nextn = res.nextn;
+
+    if (nextn.pre_norm && cparams.tap_pre && res.t_h_nextn) {
+        res.t_h_nextn = nextn.pre_norm;
     }
-    if (cparams.tap_pre && res.t_h_nextn) {
-        res.t_h_nextn = res.t_h_pre_norm;
+    if (nextn.pre_norm && cparams.pre_norm) {
+        ggml_set_output(nextn.pre_norm);
     }
-    if (cparams.pre_norm) {
-        ggml_set_output(res.t_h_pre_norm);
+    if (cparams.best && res.t_logits) {
+        nextn.best = llama_nextn_build_best(res.get_ctx(), res.t_logits, nextn.extra_logits, cparams.shortlist, cparams.best_p);
+        ggml_set_output(nextn.best);
+        ggml_build_forward_expand(res.get_gf(), nextn.best);
+        if (cparams.no_logits) {
+            res.t_logits = nullptr;
+        }
     }
 }
 
@@ -239,6 +122,8 @@ static bool nextn_is_plain_kv(llama_memory_t mem) {
 void llama_nextn_state::decode_begin(uint32_t n_tokens_all) {
     snapshots.clear();
     row_order.clear();
+    best_index.clear();
+    best_parts.clear();
     n_rows   = 0;
     n_tokens = (int32_t) n_tokens_all;
 }
@@ -260,7 +145,9 @@ void llama_nextn_state::ubatch_done(const llama_ubatch & ubatch, const llm_graph
         }
     }
 
-    ggml_tensor * t = ctx.get_cparams().nextn.pre_norm ? res.t_h_pre_norm : nullptr;
+    collect_best(ubatch, res, sched);
+
+    ggml_tensor * t = ctx.get_cparams().nextn.pre_norm ? res.nextn.pre_norm : nullptr;
     // fewer rows than tokens: the graph was told to keep only the output rows, so there is no row per token to export
     if (!t || t->ne[1] != (int64_t) ubatch.n_tokens || !ubatch.data) {
         return;
@@ -271,6 +158,27 @@ void llama_nextn_state::ubatch_done(const llama_ubatch & ubatch, const llm_graph
             rows.data() + n_embd * n_rows, 0, n_embd * ubatch.n_tokens * sizeof(float));
     row_order.insert(row_order.end(), ubatch.data->batch_idxs.begin(), ubatch.data->batch_idxs.end());
     n_rows += (int32_t) ubatch.n_tokens;
+}
+
+void llama_nextn_state::collect_best(const llama_ubatch & ubatch, const llm_graph_result & res, ggml_backend_sched_t sched) {
+    ggml_tensor * t = res.nextn.best;
+    if (!t || !ubatch.data) {
+        return;
+    }
+    const size_t n_old = best_index.size();
+    for (uint32_t i = 0; i < ubatch.n_tokens; ++i) {
+        if (ubatch.output[i]) {
+            best_index.push_back(ubatch.data->batch_idxs[i]);
+        }
+    }
+    const size_t n_row = 4 * llama_nextn_best_parts;
+    if (best_index.size() - n_old != (size_t) t->ne[2]) {
+        best_index.resize(n_old); // rows that no output was asked for
+        return;
+    }
+    best_parts.resize(best_index.size() * n_row);
+    ggml_backend_tensor_get_async(ggml_backend_sched_get_tensor_backend(sched, t), t,
+            best_parts.data() + n_old * n_row, 0, ggml_nbytes(t));
 }
 
 void llama_nextn_state::decode_failed() {
@@ -338,6 +246,39 @@ const float * llama_nextn_state::get_pre_norm(int32_t i) {
     ctx.synchronize();
     order_rows();
     return rows.data() + (size_t) i * (rows.size() / n_rows);
+}
+
+void llama_nextn_state::set_best(bool value, bool with_p, bool keep_logits) {
+    auto & cparams = ctx.cparams.nextn;
+    cparams.best      = value;
+    cparams.best_p    = value && with_p;
+    cparams.no_logits = value && !keep_logits;
+}
+
+bool llama_nextn_state::get_best(int32_t i, llama_nextn_best & best) {
+    if (!row_in_range(i)) {
+        return false;
+    }
+    const auto it = std::find(best_index.begin(), best_index.end(), i);
+    if (it == best_index.end()) {
+        return false;
+    }
+    ctx.synchronize();
+    best = llama_nextn_combine_best(best_parts.data() + (it - best_index.begin()) * 4 * llama_nextn_best_parts, shortlist.get());
+    return true;
+}
+
+void llama_nextn_state::set_shortlist(std::unique_ptr<llama_nextn_shortlist> list) {
+    ctx.synchronize();
+    shortlist = std::move(list);
+    shortlist_changed();
+}
+
+void llama_nextn_state::shortlist_changed() {
+    auto & cparams = ctx.cparams.nextn;
+    cparams.shortlist    = shortlist.get();
+    cparams.n_prefix     = shortlist ? shortlist->get_n_prefix() : 0;
+    cparams.n_extra_rows = shortlist ? shortlist->get_n_extra_rows() : 0;
 }
 
 //
@@ -461,6 +402,22 @@ float * llama_get_embeddings_pre_norm(llama_context * ctx) {
 
 float * llama_get_embeddings_pre_norm_ith(llama_context * ctx, int32_t i) {
     return const_cast<float *>(ctx->nextn.get_pre_norm(i));
+}
+
+void llama_set_nextn_best(llama_context * ctx, bool value, bool with_p, bool keep_logits) {
+    ctx->nextn.set_best(value, with_p, keep_logits);
+}
+
+bool llama_get_nextn_best_ith(llama_context * ctx, int32_t i, llama_token * id, float * p) {
+    llama_nextn_best best;
+    if (!ctx->nextn.get_best(i, best)) {
+        return false;
+    }
+    *id = best.id;
+    if (p) {
+        *p = best.p;
+    }
+    return true;
 }
 
 bool llama_set_nextn(llama_context * ctx_tgt, llama_context * ctx_dft) {

@@ -1,0 +1,383 @@
+#include "llama-nextn-drafter.h"
+
+#include "llama-context.h"
+#include "llama-ext.h"
+#include "llama-impl.h"
+#include "llama-model.h"
+
+#include <algorithm>
+#include <exception>
+#include <limits>
+#include <memory>
+
+static constexpr int32_t prefix_min    = 16384; // scoring fewer rows saves less than a miss costs
+static constexpr int32_t prefix_auto   = 32768; // covers 91 to 95 % of code, docs and English, 97 to 98.5 with the context
+static constexpr int32_t n_extra_max   = 4096;  // added tokens kept: a few MB
+static constexpr int32_t n_special_max = 256;
+static constexpr double  miss_gain     = 1.0 / 128;
+static constexpr double  miss_high     = 0.04;  // widen the prefix beyond this
+static constexpr double  miss_low      = 0.002; // narrow it below this
+static constexpr int64_t miss_every    = 256;   // tokens between two looks
+
+llama_nextn_drafter::llama_nextn_drafter(llama_context * ctx_tgt, llama_context * ctx_dft, const llama_nextn_draft_params & params)
+    : ctx_tgt(ctx_tgt), ctx_dft(ctx_dft), params(params), vocab_ids(params.vocab_ids, params.vocab_ids + params.n_vocab_ids) {
+    const auto & model = ctx_dft->get_model();
+    n_embd  = (int32_t) model.hparams.n_embd_out();
+    n_vocab = (int32_t) model.vocab.n_tokens();
+
+    seqs.resize(ctx_tgt->n_seq_max());
+    for (auto & seq : seqs) {
+        seq.length.set_n_max(params.n_max);
+    }
+
+    const auto & nextn = model.layers[model.hparams.n_layer()].nextn;
+    auto * head = nextn.shared_head_head ? nextn.shared_head_head : model.output;
+
+    int32_t n_prefix = params.n_vocab > 0 ? params.n_vocab : prefix_auto;
+    const bool by_list = !vocab_ids.empty();
+    if ((by_list || (params.n_vocab >= 0 && n_prefix < n_vocab)) && llama_nextn_shortlist::supports(head)) {
+        auto list = std::make_unique<llama_nextn_shortlist>(head, n_extra_max + (int32_t) vocab_ids.size());
+        list->set_prefix(by_list ? 0 : n_prefix);
+        ctx_dft->nextn.set_shortlist(std::move(list));
+        add_fixed_tokens();
+    }
+    ctx_dft->nextn.set_best(true, /*with_p =*/ true, /*keep_logits =*/ false);
+    ctx_dft->nextn.set_hidden(true);
+    ctx_tgt->nextn.set_hidden(true);
+}
+
+llama_nextn_drafter::~llama_nextn_drafter() {
+    ctx_dft->nextn.set_best(false, false, true);
+    ctx_dft->nextn.set_shortlist(nullptr);
+}
+
+// The tokens of the user's list, and those that a chat format emits although their ids are high: end of turn first.
+void llama_nextn_drafter::add_fixed_tokens() {
+    auto &       list  = *ctx_dft->nextn.get_shortlist();
+    const auto & vocab = ctx_dft->get_model().vocab;
+
+    list.clear();
+    for (const llama_token id : vocab_ids) {
+        list.add(id);
+    }
+    int32_t n = 0;
+    for (const bool eog : { true, false }) {
+        for (llama_token id = list.get_n_prefix(); id < n_vocab && n < n_special_max; ++id) {
+            if (vocab.is_eog(id) == eog && (eog || vocab.is_control(id) || vocab.is_user_defined(id))) {
+                n += list.add(id);
+            }
+        }
+    }
+    ctx_dft->nextn.shortlist_changed();
+}
+
+void llama_nextn_drafter::begin(llama_seq_id seq_id) {
+    auto & seq = seqs[seq_id];
+    ctx_dft->get_memory()->seq_rm(seq_id, -1, -1);
+    seq.n_true = 0;
+    seq.tokens.clear();
+    seq.hidden.clear();
+    seq.carry.assign(n_embd, 0.0f); // what the first token is paired with
+    seq.ahead   = LLAMA_TOKEN_NULL;
+    seq.n_steps = 0;
+    seq.t_draft = 0;
+    seq.p.clear();
+    if (seqs.size() == 1 && ctx_dft->nextn.get_shortlist()) {
+        add_fixed_tokens(); // the words of one request are no candidates in the next
+    }
+}
+
+int32_t llama_nextn_drafter::decode(llama_seq_id seq_id, llama_pos pos0, const llama_token * tokens, const float * hidden,
+        int32_t n, bool output) {
+    pos.resize(n);
+    n_seq_id.assign(n, 1);
+    seq_id_value = seq_id;
+    seq_ids.assign(n, &seq_id_value);
+    outputs.assign(n, 0);
+    outputs[n - 1] = output;
+    for (int32_t i = 0; i < n; ++i) {
+        pos[i] = pos0 + i;
+    }
+    batch.n_tokens = n;
+    batch.token    = const_cast<llama_token *>(tokens);
+    batch.embd     = const_cast<float *>(hidden);
+    batch.pos      = pos.data();
+    batch.n_seq_id = n_seq_id.data();
+    batch.seq_id   = seq_ids.data();
+    batch.logits   = outputs.data();
+
+    const int32_t ret = llama_decode(ctx_dft, batch);
+    if (ret != 0) {
+        // part of the batch may be in the memory: go on from the rows that are surely true
+        ctx_dft->get_memory()->seq_rm(seq_id, pos0, -1);
+    }
+    return ret;
+}
+
+// Compute the rows that wait, all but those of the coming draft's own decode.
+int32_t llama_nextn_drafter::flush(llama_seq_id seq_id) {
+    auto &        seq     = seqs[seq_id];
+    const int32_t n_batch = (int32_t) ctx_dft->n_batch();
+    int32_t       done    = 0;
+    int32_t       ret     = 0;
+
+    ctx_dft->get_memory()->seq_rm(seq_id, seq.n_true, -1);
+    while (ret == 0 && done < (int32_t) seq.tokens.size()) {
+        const int32_t n = std::min<int32_t>(n_batch, (int32_t) seq.tokens.size() - done);
+        ret = decode(seq_id, seq.n_true, seq.tokens.data() + done, seq.hidden.data() + (size_t) done * n_embd, n, false);
+        if (ret == 0) {
+            done       += n;
+            seq.n_true += n;
+        }
+    }
+    seq.tokens.erase(seq.tokens.begin(), seq.tokens.begin() + done);
+    seq.hidden.erase(seq.hidden.begin(), seq.hidden.begin() + (size_t) done * n_embd);
+    return ret;
+}
+
+int32_t llama_nextn_drafter::feed(llama_seq_id seq_id, const llama_token * tokens, int32_t n_tokens, const float * hidden) {
+    auto & seq  = seqs[seq_id];
+    auto * list = ctx_dft->nextn.get_shortlist();
+    if (seq.carry.empty()) {
+        begin(seq_id);
+    }
+    if (seq.ahead != LLAMA_TOKEN_NULL && n_tokens > 0 && tokens[0] != seq.ahead) {
+        seq.n_true--; // the round was dropped and another token took the place
+        seq.ahead = LLAMA_TOKEN_NULL;
+    }
+    bool added = false;
+    for (int32_t i = 0; i < n_tokens; ++i) {
+        const float * h = hidden ? hidden + (size_t) i * n_embd : ctx_tgt->nextn.get_hidden(i);
+        if (!h) {
+            return -1;
+        }
+        if (seq.ahead == LLAMA_TOKEN_NULL) {
+            seq.tokens.push_back(tokens[i]);
+            seq.hidden.insert(seq.hidden.end(), seq.carry.begin(), seq.carry.end());
+        }
+        seq.ahead = LLAMA_TOKEN_NULL;
+        seq.carry.assign(h, h + n_embd);
+        added = (list && list->add(tokens[i])) || added;
+    }
+    if (added) {
+        ctx_dft->nextn.shortlist_changed();
+    }
+    return seq.tokens.size() >= ctx_dft->get_cparams().n_ubatch ? flush(seq_id) : 0;
+}
+
+// The rows that wait and the newest token's, output on the last.
+int32_t llama_nextn_drafter::first_step(llama_seq_id seq_id, llama_token id_last) {
+    auto & seq = seqs[seq_id];
+
+    ctx_dft->get_memory()->seq_rm(seq_id, seq.n_true, -1);
+    if (seq.tokens.size() + 1 > ctx_dft->n_batch()) {
+        if (const int32_t ret = flush(seq_id)) {
+            return ret;
+        }
+    }
+    seq.tokens.push_back(id_last);
+    seq.hidden.insert(seq.hidden.end(), seq.carry.begin(), seq.carry.end());
+
+    const int32_t n   = (int32_t) seq.tokens.size();
+    const int32_t ret = decode(seq_id, seq.n_true, seq.tokens.data(), seq.hidden.data(), n, true);
+    if (ret != 0) {
+        seq.tokens.pop_back();
+        seq.hidden.resize(seq.hidden.size() - n_embd);
+        return ret;
+    }
+    seq.n_true += n;
+    seq.ahead   = id_last;
+    seq.tokens.clear();
+    seq.hidden.clear();
+    return 0;
+}
+
+// Draft until it does not pay or the limits are reached; 0 or the error of a decode.
+int32_t llama_nextn_drafter::chain(llama_seq_id seq_id, llama_token id_last, int32_t n_max) {
+    auto & seq = seqs[seq_id];
+    std::vector<float> h(n_embd);
+
+    while (seq.n_steps < n_max && (!params.adaptive || seq.n_steps == 0 || seq.length.go_on(seq.p))) {
+        int32_t ret;
+        if (seq.n_steps == 0) {
+            ret = first_step(seq_id, id_last);
+        } else {
+            const float * row = ctx_dft->nextn.get_hidden(-1);
+            std::copy(row, row + n_embd, h.begin()); // the next decode overwrites it
+            ret = decode(seq_id, seq.n_true + seq.n_steps - 1, &seq.drafted.back(), h.data(), 1, true);
+        }
+        llama_nextn_best best;
+        if (ret != 0 || !ctx_dft->nextn.get_best(-1, best)) {
+            return ret != 0 ? ret : -1;
+        }
+        seq.n_steps++;
+        if (best.p < params.p_min) {
+            break;
+        }
+        seq.drafted.push_back(best.id);
+        seq.p.push_back(best.p);
+    }
+    return 0;
+}
+
+int32_t llama_nextn_drafter::draft(llama_seq_id seq_id, llama_token id_last, int32_t n_room, llama_token * out, float * p) {
+    const int64_t t_start = ggml_time_us();
+
+    auto & seq = seqs[seq_id];
+    if (seq.carry.empty()) {
+        begin(seq_id);
+    }
+    seq.drafted.clear();
+    seq.p.clear();
+    seq.n_steps = 0;
+    seq.t_draft = 0;
+    if (seq.ahead != LLAMA_TOKEN_NULL) {
+        seq.n_true--; // drafting again from the same place
+        seq.ahead = LLAMA_TOKEN_NULL;
+    }
+    note_emitted(id_last);
+
+    const int32_t n_past = seq.n_true + (int32_t) seq.tokens.size();
+    int32_t       n_max  = std::min({ params.n_max, n_room, (int32_t) ctx_dft->n_ctx_seq() - n_past });
+    if (n_max > 0 && params.adaptive) {
+        n_max = std::min(n_max, seq.length.plan());
+    }
+    if (n_max <= 0) {
+        return 0;
+    }
+    if (const int32_t ret = chain(seq_id, id_last, n_max)) {
+        return ret > 0 ? -ret : ret;
+    }
+    int32_t n = (int32_t) seq.drafted.size();
+    n = params.adaptive ? seq.length.keep(seq.p) : n < params.n_min ? 0 : n;
+    std::copy_n(seq.drafted.data(), n, out);
+    if (p) {
+        std::copy_n(seq.p.data(), n, p);
+    }
+    seq.t_draft = (double) (ggml_time_us() - t_start);
+    return n;
+}
+
+void llama_nextn_drafter::accept(llama_seq_id seq_id, int32_t n_sent, int32_t n_accepted, double t_verify) {
+    auto & seq = seqs[seq_id];
+    n_sent     = std::clamp(n_sent, 0, (int32_t) seq.p.size());
+    n_accepted = std::clamp(n_accepted, 0, n_sent);
+    seq.p.resize(n_sent);
+    seq.length.update(seq.p, n_accepted, seq.n_steps, seq.t_draft, t_verify);
+    seq.p.clear();
+    seq.n_steps = 0;
+
+    // accepted tokens were on the shortlist, or they could not have been drafted
+    n_emitted += n_accepted;
+    for (int32_t i = 0; i < n_accepted; ++i) {
+        miss -= miss_gain * miss;
+    }
+    fit_prefix();
+}
+
+void llama_nextn_drafter::note_emitted(llama_token id) {
+    auto * list = ctx_dft->nextn.get_shortlist();
+    if (!list) {
+        return;
+    }
+    const bool added = list->add(id);
+    miss += miss_gain * ((added ? 1.0 : 0.0) - miss);
+    n_emitted++;
+    if (added) {
+        ctx_dft->nextn.shortlist_changed();
+    }
+}
+
+// Widen the prefix while the target says too much that is not on it, narrow it while it hardly does.
+void llama_nextn_drafter::fit_prefix() {
+    auto * list = ctx_dft->nextn.get_shortlist();
+    if (!list || params.n_vocab != 0 || !vocab_ids.empty() || n_emitted < miss_every) {
+        return;
+    }
+    n_emitted = 0;
+    const int32_t n = list->get_n_prefix();
+    if (miss > miss_high && n < n_vocab) {
+        prefix_floor = 2 * n; // what was too narrow once is not tried again
+        list->set_prefix(2 * n);
+    } else if (miss < miss_low && n / 2 >= std::max(prefix_min, prefix_floor)) {
+        list->set_prefix(n / 2);
+    } else {
+        return;
+    }
+    ctx_dft->nextn.shortlist_changed();
+}
+
+llama_nextn_draft_stats llama_nextn_drafter::get_stats(llama_seq_id seq_id) const {
+    llama_nextn_draft_stats stats = {};
+    if (const auto * list = ctx_dft->nextn.get_shortlist()) {
+        stats.n_prefix      = list->get_n_prefix();
+        stats.n_extra       = list->get_n_extra();
+        stats.n_extra_bytes = (int64_t) list->get_n_bytes();
+    } else {
+        stats.n_prefix = n_vocab;
+    }
+    stats.miss = miss;
+    for (int n = 1; n <= llama_nextn_length::k_max; ++n) {
+        stats.cost_verify_us[n] = seqs[seq_id].length.cost_verify(n);
+        stats.cost_draft_us[n]  = seqs[seq_id].length.cost_draft(n);
+    }
+    return stats;
+}
+
+//
+// C interface
+//
+
+llama_nextn_draft_params llama_nextn_draft_default_params(void) {
+    return {
+        /*.n_max       =*/ 8,
+        /*.n_min       =*/ 0,
+        /*.p_min       =*/ 0.0f,
+        /*.adaptive    =*/ true,
+        /*.n_vocab     =*/ 0,
+        /*.vocab_ids   =*/ nullptr,
+        /*.n_vocab_ids =*/ 0,
+    };
+}
+
+llama_nextn_drafter * llama_nextn_drafter_init(llama_context * ctx_tgt, llama_context * ctx_dft, llama_nextn_draft_params params) {
+    const bool in_range = 1 <= params.n_max && params.n_max <= llama_nextn_length::k_max &&
+                          0 <= params.n_min && params.n_min <= params.n_max && 0.0f <= params.p_min && params.p_min <= 1.0f &&
+                          -1 <= params.n_vocab && 0 <= params.n_vocab_ids && (params.vocab_ids || params.n_vocab_ids == 0);
+    if (!ctx_tgt || !ctx_dft || llama_get_nextn(ctx_tgt) != ctx_dft || !in_range) {
+        return nullptr;
+    }
+    try {
+        return new llama_nextn_drafter(ctx_tgt, ctx_dft, params);
+    } catch (const std::exception & err) {
+        LLAMA_LOG_ERROR("%s: %s\n", __func__, err.what());
+        return nullptr;
+    }
+}
+
+void llama_nextn_drafter_free(llama_nextn_drafter * drafter) {
+    delete drafter;
+}
+
+void llama_nextn_drafter_begin(llama_nextn_drafter * drafter, llama_seq_id seq_id) {
+    drafter->begin(seq_id);
+}
+
+int32_t llama_nextn_drafter_feed(llama_nextn_drafter * drafter, llama_seq_id seq_id,
+        const llama_token * tokens, int32_t n_tokens, const float * hidden) {
+    return drafter->feed(seq_id, tokens, n_tokens, hidden);
+}
+
+int32_t llama_nextn_draft(llama_nextn_drafter * drafter, llama_seq_id seq_id,
+        llama_token id_last, int32_t n_room, llama_token * out, float * p) {
+    return drafter->draft(seq_id, id_last, n_room, out, p);
+}
+
+void llama_nextn_drafter_accept(llama_nextn_drafter * drafter, llama_seq_id seq_id,
+        int32_t n_sent, int32_t n_accepted, double t_verify_us) {
+    drafter->accept(seq_id, n_sent, n_accepted, t_verify_us);
+}
+
+llama_nextn_draft_stats llama_nextn_drafter_get_stats(const llama_nextn_drafter * drafter, llama_seq_id seq_id) {
+    return drafter->get_stats(seq_id);
+}

@@ -1,0 +1,79 @@
+#pragma once
+
+#include "llama-nextn.h"
+
+#include "llama-nextn-length.h"
+#include "llama-nextn-state.h"
+
+#include <cstdint>
+#include <vector>
+
+// Drafts chains of tokens with the NextN block of a paired draft context.
+//
+// The block reads, at position p, the token x_p and the hidden row h_{p-1} (zeros at position 0), and keeps a KV row per
+// position. Rows of committed tokens are computed once, from true hidden rows: those not in the draft memory yet wait in
+// `tokens` and `hidden`, and the next draft computes them in the same decode as its first step. Rows that a chain wrote
+// from its own hidden rows are removed before that.
+struct llama_nextn_drafter {
+    llama_nextn_drafter(llama_context * ctx_tgt, llama_context * ctx_dft, const llama_nextn_draft_params & params);
+    ~llama_nextn_drafter();
+
+    llama_nextn_drafter(const llama_nextn_drafter &)             = delete;
+    llama_nextn_drafter & operator=(const llama_nextn_drafter &) = delete;
+
+    void    begin(llama_seq_id seq_id);
+    int32_t feed(llama_seq_id seq_id, const llama_token * tokens, int32_t n_tokens, const float * hidden);
+    int32_t draft(llama_seq_id seq_id, llama_token id_last, int32_t n_room, llama_token * out, float * p);
+    void    accept(llama_seq_id seq_id, int32_t n_sent, int32_t n_accepted, double t_verify);
+
+    llama_nextn_draft_stats get_stats(llama_seq_id seq_id) const;
+
+private:
+    struct sequence {
+        llama_pos                n_true = 0; // rows of the draft memory that come from true hidden rows
+        std::vector<llama_token> tokens;     // committed tokens at positions n_true, n_true + 1, …, not in the memory
+        std::vector<float>       hidden;     // the row each of them is paired with [tokens.size(), n_embd]
+        std::vector<float>       carry;      // the hidden row of the newest committed token [n_embd]
+        llama_token              ahead = LLAMA_TOKEN_NULL; // draft() computed this token's row before it was fed
+
+        llama_nextn_length       length;
+        std::vector<llama_token> drafted;     // in this round
+        std::vector<float>       p;           // and their probabilities
+        int32_t                  n_steps = 0; // draft steps paid
+        double                   t_draft = 0; // microseconds
+
+    };
+
+    int32_t decode(llama_seq_id seq_id, llama_pos pos0, const llama_token * tokens, const float * hidden, int32_t n, bool output);
+    int32_t flush(llama_seq_id seq_id);
+    int32_t first_step(llama_seq_id seq_id, llama_token id_last);
+    int32_t chain(llama_seq_id seq_id, llama_token id_last, int32_t n_max);
+
+    void add_fixed_tokens();
+    void note_emitted(llama_token id);
+    void fit_prefix();
+
+    llama_context * ctx_tgt;
+    llama_context * ctx_dft;
+
+    llama_nextn_draft_params params;
+    std::vector<llama_token> vocab_ids; // the user's list; empty: none
+
+    int32_t n_embd;
+    int32_t n_vocab;
+
+    std::vector<sequence> seqs;
+
+    // how well the shortlist covers what the target says
+    double  miss         = 0; // running share of its tokens that were not on it
+    int64_t n_emitted    = 0;
+    int32_t prefix_floor = 0;
+
+    // one decode's batch: views into the vectors
+    llama_batch batch = {};
+    std::vector<llama_pos>      pos;
+    std::vector<int32_t>        n_seq_id;
+    std::vector<llama_seq_id *> seq_ids;
+    llama_seq_id                seq_id_value = 0;
+    std::vector<int8_t>         outputs;
+};

@@ -1,0 +1,62 @@
+#include "llama-nextn-graphs.h"
+
+#include "llama-context.h"
+
+#include <algorithm>
+#include <utility>
+
+static constexpr uint32_t max_narrow_tokens = 16; // verification is narrower
+static constexpr size_t   max_slots         = 24; // widths 1 to 9 of a target, with room for several sequences
+
+void llama_nextn_graphs::select(llama_context & ctx, const llama_ubatch & ubatch, uint32_t n_outputs) {
+    const bool narrow = ubatch.n_tokens <= max_narrow_tokens && !ctx.cparams.pipeline_parallel && !ctx.cparams.training;
+    const shape key   = narrow ? shape{ ubatch.n_tokens, n_outputs, ubatch.n_seqs } : shape{};
+    clock++;
+    if (!(key == current)) {
+        exchange(ctx, find_or_make(ctx, key));
+    }
+}
+
+void llama_nextn_graphs::clear(llama_context & ctx) {
+    if (!(current == shape{})) {
+        exchange(ctx, find_or_make(ctx, shape{}));
+    }
+    slots.clear();
+}
+
+size_t llama_nextn_graphs::compute_size(ggml_backend_t backend) const {
+    size_t size = 0;
+    for (const auto & slot : slots) {
+        size += ggml_backend_sched_get_buffer_size(slot.sched.get(), backend);
+    }
+    return size;
+}
+
+llama_nextn_graphs::slot & llama_nextn_graphs::find_or_make(llama_context & ctx, const shape & key) {
+    auto it = std::find_if(slots.begin(), slots.end(), [&](const slot & s) { return s.key == key; });
+    if (it != slots.end()) {
+        return *it;
+    }
+    if (slots.size() >= max_slots) {
+        const auto older = [](const slot & a, const slot & b) {
+            const bool a_own = a.key == shape{}; // never evicted
+            const bool b_own = b.key == shape{};
+            return a_own != b_own ? b_own : a.last_used < b.last_used;
+        };
+        slots.erase(std::min_element(slots.begin(), slots.end(), older));
+    }
+    slot made;
+    made.key = key;
+    made.sched.reset(ggml_backend_sched_new(ctx.backend_ptrs.data(), ctx.backend_buft.data(), (int) ctx.backend_ptrs.size(),
+            (size_t) ctx.gf_res_reserve->get_max_nodes(), /*parallel =*/ false, ctx.cparams.op_offload));
+    slots.push_back(std::move(made));
+    return slots.back();
+}
+
+void llama_nextn_graphs::exchange(llama_context & ctx, slot & other) {
+    std::swap(ctx.sched, other.sched);
+    std::swap(ctx.gf_res_prev, other.results);
+    std::swap(ctx.gf_res_prev_active, other.active);
+    std::swap(current, other.key);
+    other.last_used = clock;
+}

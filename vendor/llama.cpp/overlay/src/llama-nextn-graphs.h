@@ -1,0 +1,56 @@
+#pragma once
+
+#include "llama-graph.h"
+
+#include "ggml-cpp.h"
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+struct llama_context;
+
+// Keeps the allocated graph of each narrow batch width.
+//
+// A context keeps one graph and rebuilds it when the shape of the batch changes. Speculation changes the shape every
+// round, and for small models building costs as much as decoding a token. So each narrow shape gets a scheduler and a
+// graph of its own, and the context's members are exchanged with them before a ubatch is processed.
+class llama_nextn_graphs {
+public:
+    // Make the graph of this shape the context's current one. Wide batches share the context's own graph.
+    void select(llama_context & ctx, const llama_ubatch & ubatch, uint32_t n_outputs);
+
+    // Give the context its own graph back and free the others: the memory or the options of the graph changed.
+    void clear(llama_context & ctx);
+
+    // Bytes of compute buffers, on this backend, of the graphs that are not the current one.
+    size_t compute_size(ggml_backend_t backend) const;
+
+private:
+    struct shape {
+        uint32_t n_tokens  = 0; // 0: the context's own graph
+        uint32_t n_outputs = 0;
+        uint32_t n_seqs    = 0;
+
+        bool operator==(const shape & other) const {
+            return n_tokens == other.n_tokens && n_outputs == other.n_outputs && n_seqs == other.n_seqs;
+        }
+    };
+
+    struct slot {
+        shape    key;
+        uint64_t last_used = 0;
+
+        ggml_backend_sched_ptr              sched;
+        std::array<llm_graph_result_ptr, 2> results;
+        llm_graph_result *                  active = nullptr;
+    };
+
+    slot & find_or_make(llama_context & ctx, const shape & key);
+    void   exchange(llama_context & ctx, slot & other);
+
+    shape             current;
+    uint64_t          clock = 0;
+    std::vector<slot> slots; // those that are not current
+};
