@@ -27,8 +27,9 @@ set_target_properties(${NEXTN_PROGRAMS} PROPERTIES INSTALL_RPATH "${origin}/../l
 # A wheel cannot hold symbolic links: a library with a version in its name would be stored three times.
 set_property(TARGET ${NEXTN_LIBRARIES} ${NEXTN_BACKENDS} PROPERTY VERSION)
 set_property(TARGET ${NEXTN_LIBRARIES} ${NEXTN_BACKENDS} PROPERTY SOVERSION)
-# Public headers are upstream's list for its own install rule.
+# Headers are upstream's lists for its own install rules.
 set_property(TARGET ${NEXTN_LIBRARIES} PROPERTY PUBLIC_HEADER)
+set_property(TARGET ${NEXTN_LIBRARIES} PROPERTY PRIVATE_HEADER)
 
 install(TARGETS ${NEXTN_LIBRARIES}
     LIBRARY DESTINATION ${lib_dir} NAMELINK_SKIP

@@ -28,7 +28,7 @@ set(LLAMA_BUILD_COMMIT "nextn-${PROJECT_VERSION}")
 
 add_subdirectory(${engine_source} ${engine_binary} EXCLUDE_FROM_ALL SYSTEM)
 
-nextn_disable_amx()
+nextn_tune_native_cpu()
 nextn_select_backends(NEXTN_BACKENDS)
 
 set(NEXTN_PROGRAMS ${NEXTN_TOOLS})
