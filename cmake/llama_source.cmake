@@ -1,7 +1,8 @@
 # Sets NEXTN_LLAMA_DIR: the llama.cpp tree to build, with nextn's overlay and patches in it.
 #
-# Either the tree that NEXTN_LLAMA_SOURCE names (a CMake or environment variable; for work on the fork itself), or the
-# one that scripts/vendor.py prepares in the user's cache. Both go through the script, which checks what it is given.
+# Either the tree that NEXTN_LLAMA_SOURCE names, for work on the fork itself, or the one that scripts/vendor.py prepares
+# in the user's cache. Both go through the script, which checks what it is given. As a CMake variable NEXTN_LLAMA_SOURCE
+# is remembered by the build directory; as an environment variable it must be set whenever CMake runs.
 
 find_package(Python REQUIRED COMPONENTS Interpreter)
 
@@ -23,6 +24,7 @@ endif ()
 
 execute_process(
     COMMAND ${Python_EXECUTABLE} ${vendor_script} ${vendor_arguments}
+    WORKING_DIRECTORY ${CMAKE_CURRENT_LIST_DIR}/.. # a relative NEXTN_LLAMA_SOURCE begins at the project
     OUTPUT_VARIABLE vendor_output
     ERROR_VARIABLE vendor_talk ECHO_ERROR_VARIABLE # progress is shown as it comes, and the message kept
     RESULT_VARIABLE vendor_result

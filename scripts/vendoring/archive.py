@@ -41,6 +41,12 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def archive_of_environment() -> Path | None:
+    """The copy of the pinned archive that NEXTN_LLAMA_ARCHIVE names."""
+    name = os.environ.get(ARCHIVE_VARIABLE)
+    return Path(name) if name else None
+
+
 @contextmanager
 def fetched_archive(pin: Pin, workdir: Path, given: Path | None = None) -> Iterator[Path]:
     """The archive of a pin, its hash checked, for as long as the block lasts.
@@ -48,15 +54,14 @@ def fetched_archive(pin: Pin, workdir: Path, given: Path | None = None) -> Itera
     Args:
         pin: what to get; an empty sha256 (a bump) accepts any file.
         workdir: a folder of ours for the download.
-        given: a copy the user has; NEXTN_LLAMA_ARCHIVE names one too.
+        given: a copy the user has.
 
     Raises:
         VendorError: no archive to be had, or its hash is wrong (a download is deleted then).
     """
-    given = given or (Path(os.environ[ARCHIVE_VARIABLE]) if os.environ.get(ARCHIVE_VARIABLE) else None)
     if given is not None:
         if not given.is_file():
-            raise VendorError(f"{ARCHIVE_VARIABLE} names {given}, which is not a file")
+            raise VendorError(f"the archive {given} is not a file; it should be a copy of {pin.archive}")
         check_hash(given, pin, hint=f"it is not the {pin.archive} that the pin means")
         yield given
         return

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from vendoring.archive import PRISTINE, fetched_archive, import_archive
+from vendoring.archive import PRISTINE, archive_of_environment, fetched_archive, import_archive
 from vendoring.pin import Pin
 from vendoring.run import Git, VendorError, inherited_fds, say
 
@@ -99,7 +99,7 @@ class Cache:
             return commit
         aside = self.folder / f"import-{os.getpid()}"
         try:
-            with fetched_archive(pin, self.folder) as archive:
+            with fetched_archive(pin, self.folder, archive_of_environment()) as archive:
                 say(f"importing llama.cpp from {archive.name}")
                 tree = import_archive(archive, pin, aside)
             if tree != pin.tree:

@@ -5,15 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from vendoring.build import PatchError, build_chain, collisions, scratch_repository, upstream_paths
+from vendoring.build import (
+    PatchError,
+    build_chain,
+    collisions,
+    commit_overlay,
+    scratch_repository,
+    upstream_paths,
+)
 from vendoring.cache import Cache
 from vendoring.export import render
-from vendoring.layout import Fork, State, read_state
+from vendoring.layout import Fork, OverlayFile, State, read_state
 from vendoring.patchfile import Patch, parse_patch
 from vendoring.run import Git, VendorError
 
 MAX_PATCH = 60
 MAX_QUEUE = 400
+MAX_SIMILAR = 50  # percent of a file, as git counts it
+MIN_COMPARED = 500  # bytes; anything shorter is like something else
 
 PLAIN_FILES = ("UPSTREAM.toml", "series", "LICENSE", ".gitattributes")
 LABELS = ("Why", "Drop when", "Test")
@@ -46,6 +55,8 @@ def check(fork: Fork) -> list[str]:
             for path in patch.files
             if path not in upstream
         ]
+    if not colliding:
+        problems += copy_problems(cache, pristine, own)
     if not colliding and not any(problem.startswith("series:") for problem in problems):
         problems += export_problems(cache, pristine, read_state(fork), fork.series_file.read_bytes())
     return problems
@@ -95,6 +106,16 @@ def patch_problems(fork: Fork, patch: Patch) -> Iterator[str]:
         )
     if not patch.hunks:
         yield f"patches/{patch.name} changes nothing"
+
+
+def copy_problems(cache: Cache, pristine: str, own: list[OverlayFile]) -> Iterator[str]:
+    """No file of ours may be a copy of one of upstream's: the repository holds none of its code."""
+    with scratch_repository([cache.pristine / "objects"]) as scratch:
+        commit = commit_overlay(scratch, pristine, [file for file in own if len(file.content) >= MIN_COMPARED])
+        options = ("--raw", "-z", f"--find-copies={MAX_SIMILAR}%", "--find-copies-harder", "-l0", "--diff-filter=CR")
+        fields = scratch.lines("diff-tree", "-r", *options, pristine, commit)
+    for status, source, path in zip(fields[::3], fields[1::3], fields[2::3], strict=True):
+        yield f"overlay/{path} is {int(status[-3:])} % the same as upstream's {source}; change that one through a patch"
 
 
 def export_problems(cache: Cache, pristine: str, state: State, series: bytes) -> Iterator[str]:

@@ -53,6 +53,14 @@ def prepared_cache(template: Project) -> Path:
     return template.cache
 
 
+@pytest.fixture(scope="session")
+def working_copy(template: Project, prepared_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working copy of the project; copy it before changing it."""
+    tree = tmp_path_factory.mktemp("working") / "copy"
+    template.ok("prepare", "--dest", tree)
+    return tree
+
+
 @pytest.fixture
 def prepared(project: Project, prepared_cache: Path) -> Project:
     """The project after its first prepare, and without an archive to fall back on."""

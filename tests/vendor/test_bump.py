@@ -94,6 +94,11 @@ def test_a_new_upstream_file_in_the_way_of_ours(prepared: Project, tmp_path: Pat
     assert prepared.snapshot() == before
 
 
+def test_the_copy_of_the_old_archive_is_not_taken_for_the_new_one(prepared: Project) -> None:
+    message = prepared.fails("bump", NEW, NEXTN_LLAMA_ARCHIVE=str(prepared.archive))
+    assert f"cannot download llama-cpp-python=={NEW}" in message
+
+
 def test_a_version_that_cannot_be_had(prepared: Project) -> None:
     before = prepared.snapshot()
     assert "cannot download llama-cpp-python==1.2.3" in prepared.fails("bump", "1.2.3")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from .project import Project, commit, message
+from .project import LIB, Project, commit, message
 
 
 def patches(project: Project) -> list[Path]:
@@ -70,6 +70,10 @@ PLANTED: dict[str, tuple[Callable[[Project], object], str]] = {
     "collision": (
         lambda p: p.overlay("src/other.cpp", "ours\n"),
         "overlay/src/other.cpp would overwrite an upstream file",
+    ),
+    "copy of upstream": (
+        lambda p: p.overlay("src/llama-nextn-lib.cpp", LIB.replace("value_1", "ours_1")),
+        "% the same as upstream's src/lib.cpp; change that one through a patch",
     ),
     "does not apply": (
         lambda p: rewrite(patches(p)[1], " int value_29 = 29;", " int value_29 = 28;"),

@@ -74,7 +74,7 @@ def test_a_given_archive_with_the_wrong_hash_is_refused(project: Project, tmp_pa
 
 def test_a_given_archive_must_exist(project: Project) -> None:
     message = project.fails("prepare", NEXTN_LLAMA_ARCHIVE="/nowhere/x.tar.gz")
-    assert "NEXTN_LLAMA_ARCHIVE names /nowhere/x.tar.gz, which is not a file" in message
+    assert f"the archive /nowhere/x.tar.gz is not a file; it should be a copy of {project.archive.name}" in message
 
 
 def test_the_folder_must_be_the_pinned_tree(project: Project) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,14 @@ OWN_HEADER = "// ours\nint nextn();\n"
 
 
 @pytest.fixture
-def copy(prepared: Project, tmp_path: Path) -> Path:
+def copy(prepared: Project, working_copy: Path, tmp_path: Path) -> Path:
     """A working copy of the project."""
-    tree = tmp_path / "copy"
-    assert prepared.ok("prepare", "--dest", tree) == str(tree)
-    return tree
+    shutil.copytree(working_copy, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def test_prepare_prints_where_the_working_copy_is(prepared: Project, tmp_path: Path) -> None:
+    assert prepared.ok("prepare", "--dest", tmp_path / "new") == str(tmp_path / "new")
 
 
 def test_a_working_copy_is_a_branch_with_one_commit_for_each_part(prepared: Project, copy: Path) -> None:
