@@ -188,8 +188,10 @@ def _add_context(parser: Parser) -> None:
         metavar="N",
         help="tokens computed at once (default: %(default)s)",
     )
-    group.add_argument("-t", "--threads", type=whole(1), metavar="N", help="threads (default: physical cores)")
-    group.add_argument("-tb", "--threads-batch", type=whole(1), metavar="N", help="threads for more than one token")
+    group.add_argument("-t", "--threads", type=whole(1, 512), metavar="N", help="threads (default: physical cores)")
+    group.add_argument(
+        "-tb", "--threads-batch", type=whole(1, 512), metavar="N", help="threads for more than one token"
+    )
     group.add_argument("-fa", "--flash-attn", choices=FLASH_ATTENTION, default="auto", help="flash attention")
     for option, name in (("-ctk", "k"), ("-ctv", "v")):
         group.add_argument(

@@ -17,11 +17,12 @@ import pytest
 from nextn import cli
 from nextn._cli import demo
 from nextn._cli.interrupt import abort_on_interrupt
+from nextn._cli.talk import LoadProgress
 from nextn.bundled import bundled_model
 from nextn.stats import Counters
 
 QUESTION = "What is the capital of France?"
-ANSWER = "The capital of France is Paris."
+ANSWER = "The capital of France is Paris. France is in Europe, and its main language is French."
 CODE = "Write a Python function that multiplies each number in a list by 6."
 BUNDLED_NOTE = "no -m FILE: using the small demo model that comes with nextn\n"
 NUMBER = r"\d+(?:\.\d+)?"
@@ -134,7 +135,14 @@ def test_system_prompt_is_a_message(main):
 
 def test_limit_and_stop(main):
     assert json.loads(main("generate", "--json", "-n", "3", QUESTION)[1])["finish_reason"] == "length"
+    assert main("generate", "-n", "3", QUESTION)[2].endswith("; cut off by -n\n")
     assert main("generate", "--stop", "Paris", "--stop", " is", QUESTION)[1] == "The capital of France\n"
+
+
+def test_a_full_context_ends_the_text(main, tiny_model):
+    code, out, err = main("generate", "--raw", "--json", "-c", "64", "-m", str(tiny_model("dense")), "a")
+    assert (code, json.loads(out)["finish_reason"]) == (0, "length")
+    assert err.endswith("; cut off by a full context (-c)\n")
 
 
 def test_the_same_seed_gives_the_same_text(main):
@@ -166,13 +174,13 @@ def test_every_context_option_is_passed_on(main):
         "--no-mmap",
     ]
     code, out, _ = main("generate", *options, "-n", "5", QUESTION)
-    assert (code, out) == (0, "The capital of France is\n")
+    assert (code, out) == (0, "The capital of Fran\n")
 
 
 def test_a_closed_reader_ends_it_quietly():
-    run = f"{sys.executable} -m nextn generate --raw -n 1500 Once | head -c 20; echo ${{PIPESTATUS[0]}}"
+    run = f"{sys.executable} -m nextn generate '{CODE}' | head -c 5; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(["bash", "-c", run], capture_output=True, text=True, timeout=300)
-    assert done.stdout[20:].strip() == "141"
+    assert done.stdout[5:].strip() == "141"
     assert done.stderr == BUNDLED_NOTE
 
 
@@ -207,9 +215,9 @@ def test_interrupt_ends_with_130_and_no_traceback(tiny_model):
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 def test_interrupt_aborts_a_running_decode(tiny_model):
     """A decode that is under way ends, not only the loop around it."""
-    with nextn.Model(tiny_model("dense")) as model, nextn.Context(model, n_ctx=65536, n_batch=65536) as context:
-        tokens = [i % 100 for i in range(60000)]
-        timer = threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT))
+    with nextn.Model(tiny_model("dense")) as model, nextn.Context(model, n_ctx=16384, n_batch=16384) as context:
+        tokens = [i % 100 for i in range(12000)]
+        timer = threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT))
         start = time.perf_counter()
         timer.start()
         with pytest.raises(KeyboardInterrupt), abort_on_interrupt([context]):
@@ -231,7 +239,7 @@ def test_interrupt_aborts_a_running_decode(tiny_model):
         ("generate --draft-mx 3 Hi", "unknown option '--draft-mx'; did you mean --draft-max?"),
         ("generate --draft-max=3 --no-drafts Hi", "unknown option '--no-drafts'; did you mean --no-draft?"),
         ("generate --thread 2 Hi", "unknown option '--thread'; did you mean --threads?"),
-        ("generate --nonsense=1 Hi", "unknown option '--nonsense'; nextn generate --help lists the options"),
+        ("generate --frobnicate=1 Hi", "unknown option '--frobnicate'; nextn generate --help lists the options"),
         ("generate Hi there", "unexpected argument 'there'; a text with spaces needs quotes"),
         ("inspct", "unknown command 'inspct'; did you mean inspect? (nextn --help lists what there is)"),
         ("zzzz", "unknown command 'zzzz' (nextn --help lists what there is)"),
@@ -244,7 +252,7 @@ def test_interrupt_aborts_a_running_decode(tiny_model):
         ("generate --temp inf Hi", "argument --temp: must be a number >= 0, not 'inf'"),
         ("generate -n 0 Hi", "argument -n/--n-predict: must be -1 or a whole number >= 1, not '0'"),
         ("generate -s -2 Hi", "argument -s/--seed: must be -1 or a whole number from 0 to 18446744073709551615"),
-        ("generate -t 0 Hi", "argument -t/--threads: must be a whole number >= 1, not '0'"),
+        ("generate -t 0 Hi", "argument -t/--threads: must be a whole number from 1 to 512, not '0'"),
         ("generate -fa maybe Hi", "argument -fa/--flash-attn: invalid choice: 'maybe' (choose from"),
         ("generate -ctk q9_0 Hi", "argument -ctk/--cache-type-k: invalid choice: 'q9_0'"),
         ("generate -n", "argument -n/--n-predict: expected one argument"),
@@ -291,6 +299,31 @@ def test_input_that_is_not_utf8(tmp_path, main):
     code, _, err = main("generate", "caf\udce9")
     assert code == 2
     assert "argument PROMPT: must be UTF-8 text" in err
+
+
+def test_an_empty_prompt(main):
+    assert main("generate", "") == (2, "", "nextn: error: the prompt is empty\n")
+    assert nextn_command("generate", "--raw").stderr == "nextn: error: the prompt is empty\n"
+
+
+def test_values_that_only_the_engine_can_judge(main):
+    code, _, err = main("generate", "-fa", "off", "-ctv", "q8_0", QUESTION)
+    assert code in (1, 2)
+    assert "needs flash attention" in err
+    assert "should not happen" not in err
+
+
+def test_progress_is_shown_on_a_terminal_only_and_once_per_percent(monkeypatch, capsys):
+    LoadProgress(delay=0)(0.5)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    late = LoadProgress(delay=100)
+    late(0.5)
+    assert capsys.readouterr().err == ""
+    show = LoadProgress(delay=0)
+    for share in (0.251, 0.259, 1.0):
+        show(share)
+    assert capsys.readouterr().err == "\rloading the model: 25 %\rloading the model: 100 %\r\033[K"
 
 
 # errors: exit code 1, one line
@@ -389,7 +422,7 @@ def test_demo_shows_both_texts_and_both_statistics(main, reference):
     assert out.startswith(f"prompt: {demo.DEFAULT_PROMPT}\n\n--- plain ---\n")
     plain, speculative = (out.split(f"--- {name} ---\n")[1].split("\n\n")[0] for name in ("plain", "speculative"))
     assert plain == speculative
-    assert "Both texts are identical, token for token. Speculation" in out
+    assert "Both texts are identical, token for token.\nSpeculation" in out
     rows = {line[:24].strip(): line[24:].split() for line in out.splitlines() if line[:1].isalpha() or line[:2] == "  "}
     assert rows["mean accepted length"][0] == "1.00"
     assert float(rows["mean accepted length"][1]) > 2
@@ -428,32 +461,51 @@ def test_demo_needs_a_head(main, tiny_model):
     assert err.startswith("nextn: error: ")
 
 
-def stats(seconds, n_tokens=11):
-    counters = Counters(completion_tokens=n_tokens, n_rounds=5, predicted=seconds)
-    return counters.snapshot()
+def arm(tokens, *seconds):
+    """An arm whose runs took these times."""
+    runs = [Counters(completion_tokens=len(tokens), n_rounds=5, predicted=s).snapshot() for s in seconds]
+    return demo.Arm(tokens=list(tokens), runs=runs)
 
 
 @pytest.mark.parametrize(
     ("plain", "speculative", "words"),
     [
-        (1.0, 0.5, "Speculation was 2.00 times as fast as plain decoding."),
-        (1.0, 2.0, "Speculation was slower: 0.50 times the speed of plain decoding. Drafting pays when"),
-        (1.0, 1.0, "Speculation made no difference to the speed."),
-        (0.0, 1.0, "Too few tokens to compare the speed."),
+        (
+            [1.0, 1.2, 1.1],
+            [0.5, 0.6, 0.5],
+            "Speculation was faster: 2.20 times the speed of plain decoding (2.00 to 2.20",
+        ),
+        (
+            [1.0, 1.0, 1.0],
+            [2.0, 2.0, 1.9],
+            "Speculation was slower: 0.50 times the speed of plain decoding (0.50 to 0.53",
+        ),
+        (
+            [1.0, 1.0, 1.0],
+            [0.8, 1.1, 0.9],
+            "Speculation made no clear difference: 1.11 times the speed of plain decodin",
+        ),
     ],
 )
 def test_the_verdict_is_honest(plain, speculative, words):
-    arms = [demo.Arm(tokens=[1, 2], runs=[stats(seconds)]) for seconds in (plain, speculative)]
-    verdict = demo._verdict(demo.Comparison(prompt="", plain=arms[0], speculative=arms[1]))
-    assert verdict.startswith(f"Both texts are identical, token for token. {words}")
-    arms[1].tokens[1] = 3
-    verdict = demo._verdict(demo.Comparison(prompt="", plain=arms[0], speculative=arms[1]))
-    assert verdict.startswith(f"THE TEXTS DIFFER: they part at token 1 of 2 and 2. {words}")
+    comparison = demo.Comparison(prompt="", plain=arm(range(20), *plain), speculative=arm(range(20), *speculative))
+    verdict = demo._verdict(comparison)
+    assert verdict.startswith(f"Both texts are identical, token for token.\n{words}")
+    assert ("It pays when" in verdict) == ("slower" in verdict)
+    comparison.speculative.tokens[7] = -1
+    assert demo._verdict(comparison).startswith(f"THE TEXTS DIFFER: they part at token 7 of 20 and 20.\n{words}")
+
+
+def test_a_few_tokens_say_nothing_about_speed():
+    comparison = demo.Comparison(prompt="", plain=arm([1, 2], 1.0), speculative=arm([1, 2], 0.1))
+    assert comparison.speedup is None
+    assert demo._verdict(comparison).endswith("Too few tokens to compare the speed.")
+    assert "peed" not in demo._total([comparison, comparison])
+    json.dumps(comparison.to_dict())
 
 
 def test_the_median_run_is_shown():
-    arm = demo.Arm(runs=[stats(seconds) for seconds in (5.0, 1.0, 2.0)])
-    assert arm.stats.predicted_ms == 2000
+    assert arm([1, 2], 5.0, 1.0, 2.0).stats.predicted_ms == 2000
 
 
 # version and help
@@ -462,7 +514,7 @@ def test_the_median_run_is_shown():
 def test_version():
     done = nextn_command("--version")
     assert done.returncode == 0
-    assert re.fullmatch(rf"nextn {re.escape(nextn.__version__)} \(llama\.cpp \w+, stamp \w+\)\n", done.stdout)
+    assert re.fullmatch(rf"nextn {re.escape(nextn.__version__)} \(llama\.cpp \w+, stamp [\w-]+\)\n", done.stdout)
 
 
 @pytest.mark.parametrize("command", [[], ["generate"], ["inspect"], ["demo"]])

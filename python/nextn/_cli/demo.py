@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from statistics import median
 from typing import Any
 
 from nextn._cli.models import choose_draft, generation_options, messages_for, open_models, open_speculator
@@ -14,6 +15,7 @@ from nextn.options import GenerateOptions
 from nextn.speculator import Speculator
 from nextn.stats import Chunk, Stats
 
+_FEWEST_TOKENS = 16  # below, a run is over before its time means anything
 DEFAULT_PROMPT = "Write a Python function to count how often each word occurs in a text."
 
 
@@ -45,10 +47,18 @@ class Comparison:
         return self.plain.tokens == self.speculative.tokens
 
     @property
-    def speedup(self) -> float:
-        """How many times as fast speculation was; 0 when there was too little to measure."""
-        plain = self.plain.stats.tokens_per_second
-        return self.speculative.stats.tokens_per_second / plain if plain else 0.0
+    def speedup(self) -> float | None:
+        """How many times as fast speculation was, by the median runs; None when there was too little to measure."""
+        if min(len(self.plain.tokens), len(self.speculative.tokens)) < _FEWEST_TOKENS:
+            return None
+        return self.speculative.stats.tokens_per_second / self.plain.stats.tokens_per_second
+
+    @property
+    def speedup_range(self) -> tuple[float, float]:
+        """The least and the greatest ratio of speeds of two runs next to each other."""
+        pairs = zip(self.plain.runs, self.speculative.runs, strict=True)
+        ratios = [right.tokens_per_second / left.tokens_per_second for left, right in pairs]
+        return min(ratios), max(ratios)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -56,7 +66,8 @@ class Comparison:
             name: {"text": arm.text, "tokens": arm.tokens, "stats": arm.stats.to_dict()}
             for name, arm in (("plain", self.plain), ("speculative", self.speculative))
         }
-        return {"prompt": self.prompt, **arms, "identical": self.identical, "speedup": self.speedup}
+        speed = {"speedup": self.speedup, "speedup_range": self.speedup and self.speedup_range}
+        return {"prompt": self.prompt, **arms, "identical": self.identical, **speed}
 
 
 def run(args: argparse.Namespace) -> None:
@@ -146,21 +157,22 @@ def _verdict(comparison: Comparison) -> str:
         same = "Both texts are identical, token for token."
     else:
         same = "THE TEXTS DIFFER: " + _first_difference(comparison)
-    if not comparison.speedup:
-        return f"{same} Too few tokens to compare the speed."
-    return f"{same} {_speed(comparison.speedup)}"
+    if comparison.speedup is None:
+        return f"{same}\nToo few tokens to compare the speed."
+    return f"{same}\n{_speed(comparison.speedup, *comparison.speedup_range)}"
 
 
-def _speed(speedup: float) -> str:
-    """A ratio of speeds in words that do not flatter."""
-    if speedup >= 1.005:
-        return f"Speculation was {speedup:.2f} times as fast as plain decoding."
-    if speedup <= 0.995:
-        return (
-            f"Speculation was slower: {speedup:.2f} times the speed of plain decoding. Drafting pays when a decode of "
-            "the model costs much more than one of its head; here it does not."
-        )
-    return "Speculation made no difference to the speed."
+def _speed(speedup: float, low: float, high: float) -> str:
+    """A ratio of speeds, with its least and greatest value over the runs, in words that do not flatter."""
+    times = f"{speedup:.2f} times the speed of plain decoding ({low:.2f} to {high:.2f} in single runs)"
+    if low > 1:
+        return f"Speculation was faster: {times}."
+    if high >= 1:
+        return f"Speculation made no clear difference: {times}."
+    return (
+        f"Speculation was slower: {times}.\n"
+        "It pays when many drafted tokens are accepted and a decode of the model costs much more than one of its head."
+    )
 
 
 def _first_difference(comparison: Comparison) -> str:
@@ -172,15 +184,14 @@ def _first_difference(comparison: Comparison) -> str:
 
 def _total(comparisons: Sequence[Comparison]) -> str:
     """All prompts together."""
-    ways = [[getattr(c, name).stats for c in comparisons] for name in ("plain", "speculative")]
-    seconds = [sum(stats.predicted_ms for stats in way) / 1e3 for way in ways]
-    n_after_first = [sum(stats.completion_tokens - 1 for stats in way) for way in ways]
-    drafted, accepted = (sum(getattr(s, name) for s in ways[1]) for name in ("draft_n", "draft_n_accepted"))
-    n_same = sum(c.identical for c in comparisons)
+    n_same = sum(comparison.identical for comparison in comparisons)
+    drafts = [comparison.speculative.stats for comparison in comparisons]
+    drafted, accepted = sum(s.draft_n for s in drafts), sum(s.draft_n_accepted for s in drafts)
     lines = [f"All {len(comparisons)} prompts: {n_same} of {len(comparisons)} with identical texts."]
-    if all(seconds):
-        speeds = [n / t for n, t in zip(n_after_first, seconds, strict=True)]
-        lines[0] += f" Plain {speeds[0]:.1f} tokens/s, speculative {speeds[1]:.1f}. {_speed(speeds[1] / speeds[0])}"
     if drafted:
         lines.append(f"Drafted {drafted}, accepted {accepted} ({accepted / drafted:.1%}).")
+    speedups = [comparison.speedup for comparison in comparisons if comparison.speedup is not None]
+    if speedups:
+        shown = f"{median(speedups):.2f} ({min(speedups):.2f} to {max(speedups):.2f})"
+        lines.append(f"Speed of speculation over plain decoding, median over the prompts: {shown}.")
     return "\n".join(lines)

@@ -17,7 +17,9 @@ from nextn._cli.models import (
 from nextn._cli.parser import UsageError
 from nextn._cli.talk import say, summary
 from nextn.speculator import Speculator
-from nextn.stats import Chunk, Stats
+from nextn.stats import Chunk, FinishReason, Stats
+
+Ending = tuple[Stats, FinishReason | None]
 
 
 def run(args: argparse.Namespace) -> None:
@@ -28,14 +30,15 @@ def run(args: argparse.Namespace) -> None:
     with open_models(args) as (model, head):
         draft = choose_draft(args, model, head)
         with open_speculator(model, head, draft, args) as speculator:
-            if args.json:
-                stats = _print_json(speculator, prompt, args)
-            else:
-                stats = _print_stream(speculator, prompt, args)
-    say(summary(stats, drafting=draft is not None))
+            show = _print_json if args.json else _print_stream
+            stats, finish_reason = show(speculator, prompt, args)
+    limit = None
+    if finish_reason == "length":
+        limit = "-n" if stats.completion_tokens == args.n_predict else "a full context (-c)"
+    say(summary(stats, drafting=draft is not None, limit=limit))
 
 
-def _print_json(speculator: Speculator, prompt: str, args: argparse.Namespace) -> Stats:
+def _print_json(speculator: Speculator, prompt: str, args: argparse.Namespace) -> Ending:
     """Print one object when everything is done."""
     options = generation_options(args)
     if args.raw:
@@ -43,21 +46,21 @@ def _print_json(speculator: Speculator, prompt: str, args: argparse.Namespace) -
     else:
         result = speculator.chat(messages_for(prompt, args.system_prompt), **options)
     print(json.dumps(result.to_dict(), ensure_ascii=False))
-    return result.stats
+    return result.stats, result.finish_reason
 
 
-def _print_stream(speculator: Speculator, prompt: str, args: argparse.Namespace) -> Stats:
+def _print_stream(speculator: Speculator, prompt: str, args: argparse.Namespace) -> Ending:
     """Print the text as it comes, and a newline if it does not end with one."""
-    stats, last = None, ""
+    chunk, last = None, ""
     try:
         for chunk in _stream(speculator, prompt, args):
             print(chunk.text, end="", flush=True)
-            stats, last = chunk.stats, chunk.text[-1:] or last
+            last = chunk.text[-1:] or last
     finally:
-        if last != "\n":
+        if chunk is not None and last != "\n":
             print(flush=True)
-    assert stats is not None  # a stream has at least the chunk of the first token
-    return stats
+    assert chunk is not None  # a stream has at least the chunk of the first token
+    return chunk.stats, chunk.finish_reason
 
 
 def _stream(speculator: Speculator, prompt: str, args: argparse.Namespace) -> Iterator[Chunk]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from nextn._cli.interrupt import abort_on_interrupt
 from nextn._cli.parser import UsageError
-from nextn._cli.talk import say, show_progress
+from nextn._cli.talk import LoadProgress, say
 from nextn.bundled import bundled_model
 from nextn.model import Model
 from nextn.options import DraftParams, GenerateOptions
@@ -39,7 +39,7 @@ def _load(path: str, args: argparse.Namespace) -> Model:
         n_gpu_layers=args.n_gpu_layers,
         use_mmap=not args.no_mmap,
         use_mlock=args.mlock,
-        progress=show_progress,
+        progress=LoadProgress(),
     )
 
 
@@ -96,7 +96,15 @@ def generation_options(args: argparse.Namespace) -> GenerateOptions:
 
 
 def read_prompt(args: argparse.Namespace) -> str:
-    """The prompt from the argument, from a file, or from standard input; files lose one final newline."""
+    """The prompt; an empty one is no prompt."""
+    prompt = _find_prompt(args)
+    if not prompt:
+        raise UsageError("the prompt is empty")
+    return prompt
+
+
+def _find_prompt(args: argparse.Namespace) -> str:
+    """The prompt from the argument, from a file, or from standard input; the latter two lose one final newline."""
     if args.file is not None:
         if args.prompt is not None:
             raise UsageError("give the prompt as an argument or with -f FILE, not both")

@@ -53,7 +53,7 @@ def run(parser: Parser, argv: Sequence[str] | None) -> int:
             traceback.print_exc()
         complain(_describe(error))
         _forget_stdout()
-        return ERROR
+        return USAGE if isinstance(error, ValueError) else ERROR
     return OK
 
 
@@ -66,6 +66,8 @@ def _describe(error: Exception) -> str:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, MemoryError):
         return "out of memory"
+    if isinstance(error, ValueError):  # an option's value that only the library can judge
+        return str(error)
     return f"{type(error).__name__}: {error} (this should not happen; --debug shows where)"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from time import perf_counter
 
 from nextn.stats import Stats
 
@@ -17,21 +18,34 @@ def complain(message: str, *, error: bool = True) -> None:
     say(f"nextn: {'error: ' if error else ''}{' '.join(message.split())}")
 
 
-def show_progress(share: float) -> None:
-    """Show how much of a model is loaded, on a terminal, for models that take a while."""
-    if sys.stderr is not None and sys.stderr.isatty():
-        end = "\r\033[K" if share >= 1 else ""
-        print(f"\rloading the model: {100 * share:.0f} %{end}", end="", file=sys.stderr, flush=True)
+class LoadProgress:
+    """Shows how much of a model is loaded: on a terminal, once loading takes longer than a moment.
+
+    It also gives Python a chance to see Ctrl-C while the engine loads.
+    """
+
+    def __init__(self, delay: float = 0.5) -> None:
+        self._start = perf_counter() + delay
+        self._shown = -1
+        self._wanted = sys.stderr is not None and sys.stderr.isatty()
+
+    def __call__(self, share: float) -> None:
+        """Show the loaded share, 0 to 1, if it is news."""
+        percent = int(100 * share)
+        if not self._wanted or percent == self._shown or perf_counter() < self._start:
+            return
+        self._shown = percent
+        end = "\r\033[K" if percent == 100 else ""  # the line goes away again
+        print(f"\rloading the model: {percent} %{end}", end="", file=sys.stderr, flush=True)
 
 
-def summary(stats: Stats, *, drafting: bool) -> str:
-    """What people want to know after a generation, in one line."""
+def summary(stats: Stats, *, drafting: bool, limit: str | None) -> str:
+    """What people want to know after a generation, in one line; limit is what cut the text off, if anything did."""
     tokens = f"{stats.completion_tokens} {'token' if stats.completion_tokens == 1 else 'tokens'}"
     speed = f"{stats.tokens_per_second:.1f} tokens/s" if stats.tokens_per_second else "too few to measure the speed"
     start = f"prompt {stats.prompt_tokens} tokens in {stats.prompt_ms:.0f} ms, then {tokens}, {speed}"
+    end = f"; cut off by {limit}" if limit else ""
     if not drafting:
-        return f"{start}; no drafting"
-    return (
-        f"{start}; drafted {stats.draft_n}, accepted {stats.draft_n_accepted} ({stats.acceptance_rate:.1%}), "
-        f"mean accepted length {stats.mean_accepted_len:.2f}"
-    )
+        return f"{start}; no drafting{end}"
+    drafts = f"drafted {stats.draft_n}, accepted {stats.draft_n_accepted} ({stats.acceptance_rate:.1%})"
+    return f"{start}; {drafts}, mean accepted length {stats.mean_accepted_len:.2f}{end}"
