@@ -216,6 +216,9 @@ int32_t llama_nextn_drafter::chain(llama_seq_id seq_id, llama_token id_last, int
         }
         seq.drafted.push_back(best.id);
         seq.p.push_back(best.p);
+        if (ctx_dft->get_model().vocab.is_eog(best.id)) {
+            break; // nothing comes after it
+        }
     }
     return 0;
 }
