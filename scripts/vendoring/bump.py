@@ -9,14 +9,14 @@ import tarfile
 from dataclasses import replace
 from pathlib import Path
 
-from vendoring.archive import PRISTINE, fetched_archive, file_sha256, import_archive
+from vendoring.archive import fetched_archive, file_sha256, import_archive
 from vendoring.build import build_chain, scratch_repository
 from vendoring.cache import Cache
 from vendoring.export import export
-from vendoring.layout import STAMP_HEADER, Fork, read_state, write_if_changed
+from vendoring.layout import Fork, read_state, write_if_changed
 from vendoring.pin import Pin, format_pin, pin_for_version, read_pin
-from vendoring.run import Git, VendorError, say
-from vendoring.workcopy import begin_working_copy, fill_working_copy, git_path, write_base
+from vendoring.run import VendorError, say
+from vendoring.workcopy import fill_working_copy, git_path, new_working_copy
 
 PIN_FILE = "nextn-upstream.toml"
 
@@ -43,24 +43,21 @@ def bump(fork: Fork, version: str, *, archive: Path | None = None, dest: Path | 
     old = Cache.of(state.pin)
     with old.locked():
         old_pristine = old.require_pristine(state.pin)
-    pin, cache = fetch_version(state.pin, version, archive)
-    tree = begin_bump(fork, pin, cache, dest or bump_folder(cache))
-    with scratch_repository([old.pristine / "objects"]) as scratch:
-        build_chain(scratch, old_pristine, state)
-        tree.run("fetch", "--quiet", "--no-tags", scratch.directory, "HEAD:refs/nextn/before")  # for 3-way merges
-    finish = f"scripts/vendor.py bump {version} --finish {tree.directory}"
-    pristine = tree.text("rev-parse", PRISTINE)
-    report = fill_working_copy(tree, pristine, replace(state, pin=pin), finish=finish)
-    return [*report, *finish_bump(fork, version, tree.directory)]
+    pin, pristine = fetch_version(state.pin, version, archive)
+    cache = Cache.of(pin)
+    dest = dest or cache.folder / "bump"
+    with scratch_repository([old.pristine / "objects"]) as before:
+        build_chain(before, old_pristine, state)
+        with new_working_copy(fork, dest, cache, pristine) as tree:
+            tree.run("fetch", "--quiet", "--no-tags", before.directory, "HEAD:refs/nextn/before")  # for 3-way merges
+            write_if_changed(git_path(tree, PIN_FILE), format_pin(pin).encode())
+            finish = f"scripts/vendor.py bump {version} --finish {dest}"
+            report = fill_working_copy(tree, pristine, replace(state, pin=pin), finish=finish)
+    return [*report, *finish_bump(fork, version, dest)]
 
 
-def bump_folder(cache: Cache) -> Path:
-    """The default place for the working copy of a bump."""
-    return cache.folder / "bump"
-
-
-def fetch_version(old: Pin, version: str, archive: Path | None) -> tuple[Pin, Cache]:
-    """Get a version, store its tree in the cache, and work its pin out."""
+def fetch_version(old: Pin, version: str, archive: Path | None) -> tuple[Pin, str]:
+    """Get a version, store its tree in the cache, and work its pin out. Returns the pin and the pristine commit."""
     pin = pin_for_version(old, version)
     cache = Cache.of(pin)
     with cache.locked():
@@ -74,7 +71,7 @@ def fetch_version(old: Pin, version: str, archive: Path | None) -> tuple[Pin, Ca
                 cache.adopt(aside)
         finally:
             shutil.rmtree(aside, ignore_errors=True)
-    return pin, cache
+        return pin, cache.require_pristine(pin)
 
 
 def upstream_commit(archive: Path, pin: Pin) -> str:
@@ -90,16 +87,6 @@ def upstream_commit(archive: Path, pin: Pin) -> str:
     except tarfile.TarError as error:
         raise VendorError(f"{archive.name} is damaged: {error}") from error
     return "unknown"
-
-
-def begin_bump(fork: Fork, pin: Pin, cache: Cache, dest: Path) -> Git:
-    """An empty working copy that has the new version's tree and knows its pin."""
-    tree = begin_working_copy(dest)
-    tree.run("fetch", "--quiet", "--no-tags", cache.pristine, f"{PRISTINE}:{PRISTINE}")
-    write_if_changed(git_path(tree, "info/exclude"), f"/{STAMP_HEADER}\n".encode())
-    write_if_changed(git_path(tree, PIN_FILE), format_pin(pin).encode())
-    write_base(tree, fork.files())
-    return tree
 
 
 def finish_bump(fork: Fork, version: str, tree: Path) -> list[str]:

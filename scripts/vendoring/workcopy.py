@@ -10,7 +10,8 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from vendoring.archive import PRISTINE
@@ -27,6 +28,10 @@ REPAIR = """the working copy {tree} stopped at it. Next:
   1. cd {tree}, resolve the conflict (git status names the files), git add them
   2. git am --continue, and so on until it says no more
   3. {finish}"""
+
+
+class ConflictError(VendorError):
+    """A working copy stopped at a patch and waits for a person."""
 
 
 def git_path(git: Git, name: str) -> Path:
@@ -86,34 +91,43 @@ def make_working_copy(fork: Fork, dest: Path) -> Path:
         dest: where; must not exist, or be empty.
 
     Raises:
-        VendorError: a patch does not apply. The copy is there, stopped at that patch.
+        ConflictError: a patch does not apply. The copy is there, stopped at that patch.
     """
     state = read_state(fork)
-    git = begin_working_copy(dest)
     cache = Cache.of(state.pin)
     with cache.locked():
         pristine = cache.require_pristine(state.pin)
-    git.run("fetch", "--quiet", "--no-tags", cache.pristine, f"{PRISTINE}:{PRISTINE}")
-    write_if_changed(git_path(git, "info/exclude"), f"/{STAMP_HEADER}\n".encode())
-    write_base(git, fork.files())
-    report = fill_working_copy(git, pristine, state, finish=f"scripts/vendor.py export {dest}")
+    with new_working_copy(fork, dest, cache, pristine) as git:
+        report = fill_working_copy(git, pristine, state, finish=f"scripts/vendor.py export {dest}")
+        write_if_changed(dest / STAMP_HEADER, stamp_header(state.stamp))
     for line in report:
         say(line)
-    write_if_changed(dest / STAMP_HEADER, stamp_header(state.stamp))
     say(f"made the working copy {dest} (branch {BRANCH}); build it with NEXTN_LLAMA_SOURCE={dest}")
     return dest
 
 
-def begin_working_copy(dest: Path) -> Git:
-    """An empty repository with settings that suit this kind of work."""
+@contextmanager
+def new_working_copy(fork: Fork, dest: Path, cache: Cache, pristine: str) -> Iterator[Git]:
+    """A repository that holds the pristine commit. It stays when the block succeeds, or stops at a conflict."""
     if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):
-        raise VendorError(f"{dest} exists and is not empty; name a new directory")
+        raise VendorError(f"{dest} exists and is not empty; remove it, or name a new directory")
     dest.mkdir(parents=True, exist_ok=True)
     git = Git(dest)
-    git.run("init", "--quiet", "--template=")
-    for setting in ("core.autocrlf=false", "am.keepcr=true", "am.threeWay=true"):
-        git.run("config", *setting.split("="))
-    return git
+    try:
+        git.run("init", "--quiet", "--template=")
+        for setting in ("core.autocrlf=false", "am.keepcr=true", "am.threeWay=true"):
+            git.run("config", *setting.split("="))
+        # git would not fetch from another user's cache
+        shutil.copytree(cache.pristine / "objects", dest / ".git" / "objects", dirs_exist_ok=True)
+        git.run("update-ref", PRISTINE, pristine)
+        write_if_changed(dest / ".git" / "info" / "exclude", f"/{STAMP_HEADER}\n".encode())
+        write_base(git, fork.files())
+        yield git
+    except ConflictError:
+        raise
+    except BaseException:
+        shutil.rmtree(dest, ignore_errors=True)
+        raise
 
 
 def fill_working_copy(git: Git, pristine: str, state: State, *, finish: str) -> list[str]:
@@ -129,7 +143,7 @@ def fill_working_copy(git: Git, pristine: str, state: State, *, finish: str) -> 
         One line per patch that needed a 3-way merge.
 
     Raises:
-        VendorError: a patch conflicts; `git am` is left in progress.
+        ConflictError: `git am` is left in progress.
     """
     report: list[str] = []
     with scratch_repository(object_folders(git)) as scratch:
@@ -146,7 +160,7 @@ def fill_working_copy(git: Git, pristine: str, state: State, *, finish: str) -> 
             continue
         if not apply_mail(git, content, "--3way"):
             apply_rest(git, state.patches[index:])
-            raise VendorError(f"patches/{name} does not apply; " + REPAIR.format(tree=git.directory, finish=finish))
+            raise ConflictError(f"patches/{name} does not apply; " + REPAIR.format(tree=git.directory, finish=finish))
         report.append(f"patches/{name} applies with a 3-way merge")
     return report
 

@@ -42,6 +42,14 @@ def test_a_working_copy_never_overwrites(prepared: Project, copy: Path) -> None:
     assert f"{copy} exists and is not empty" in prepared.fails("prepare", "--dest", copy)
 
 
+def test_a_working_copy_that_cannot_be_made_leaves_nothing(project: Project, tmp_path: Path) -> None:
+    project.fails("prepare", "--dest", tmp_path / "copy", NEXTN_LLAMA_ARCHIVE=None)
+    assert not (tmp_path / "copy").exists()
+    project.overlay("src/other.cpp", "ours\n")
+    assert "would overwrite an upstream file" in project.fails("prepare", "--dest", tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
 def test_an_export_of_what_was_prepared_changes_nothing(prepared: Project, copy: Path) -> None:
     before = prepared.snapshot()
     times = {path: path.stat().st_mtime_ns for path in prepared.folder.rglob("*")}
@@ -49,6 +57,14 @@ def test_an_export_of_what_was_prepared_changes_nothing(prepared: Project, copy:
         assert prepared.ok("export", *tree) == "nothing to change"
     assert prepared.snapshot() == before
     assert {path: path.stat().st_mtime_ns for path in prepared.folder.rglob("*")} == times
+
+
+def test_an_export_does_not_depend_on_settings_of_the_user(prepared: Project, copy: Path, tmp_path: Path) -> None:
+    settings = "[diff]\n\tnoprefix = true\n\tcontext = 9\n\talgorithm = histogram\n\trenames = copies\n"
+    settings += "[format]\n\tsignature = me\n\tnumbered = true\n\tsubjectPrefix = X\n\tencodeEmailHeaders = false\n"
+    (tmp_path / ".gitconfig").write_text(settings + "[core]\n\tabbrev = 4\n[user]\n\tname = other\n")
+    assert prepared.ok("export", copy, HOME=str(tmp_path)) == "nothing to change"
+    assert "in order" in prepared.ok("check", HOME=str(tmp_path))
 
 
 def test_patches_say_nothing_about_the_machine(prepared: Project) -> None:

@@ -62,12 +62,12 @@ def assert_nothing_false_is_trusted(project: Project) -> None:
         assert f'"{told["stamp"]}"' in project.read("src/llama-nextn-stamp.h")
 
 
-def assert_whole(project: Project, header: str) -> None:
-    """The tree is what the project describes, and nothing else lies about."""
+def assert_whole(project: Project, header: str, *, leftovers: bool = False) -> None:
+    """The tree is what the project describes, and nothing else lies about (the quick path does not clear it away)."""
     assert project.read("include/llama-nextn.h") == header
     assert project.read("src/lib.cpp") == PATCHED
     assert git(project.source, "status", "--porcelain") == ""
-    assert project.kept() == {"pristine", "src", "stamp"}
+    assert {name for name in project.kept() if not (leftovers and "-" in name)} == {"pristine", "src", "stamp"}
 
 
 @pytest.mark.parametrize("everything", [True, False], ids=["git dies too", "git lives on"])
@@ -76,7 +76,7 @@ def test_killed_during_the_first_call(project: Project, killer: Killer, everythi
     assert killer.prepare(project, 0, everything=False) == 0
     total = killer.calls
     assert total > 10
-    for at in range(1 if everything else 4, total, 8):
+    for at in range(1 if everything else 4, total, 9):
         shutil.rmtree(project.cache)
         assert killer.prepare(project, at, everything=everything) == -9
         assert not project.stamp_file.exists()
@@ -84,22 +84,30 @@ def test_killed_during_the_first_call(project: Project, killer: Killer, everythi
         assert_whole(project, header)
 
 
-@pytest.mark.parametrize("everything", [True, False], ids=["git dies too", "git lives on"])
-def test_killed_during_a_change(prepared: Project, killer: Killer, everything: bool) -> None:
-    prepared.overlay("include/llama-nextn.h", "// 0\n")
+@pytest.mark.parametrize(
+    ("everything", "back"),
+    [(True, True), (False, True), (False, False)],
+    ids=["dies, back", "lives, back", "lives, on"],
+)
+def test_killed_during_a_change(prepared: Project, killer: Killer, everything: bool, back: bool) -> None:
+    """Killed while the tree changes from one state to another; then the old state, or the new, is asked for."""
+    old = "// 0\n"
+    prepared.overlay("include/llama-nextn.h", old)
     assert killer.prepare(prepared, 0, everything=False) == 0
     total = killer.calls
-    for at in range(2 if everything else 4, total + 1, 6):
-        header = f"// {at}\n"
-        prepared.overlay("include/llama-nextn.h", header)
+    for at in [2, *range(total - 5, total)]:  # the last calls are those that touch the tree
+        prepared.overlay("include/llama-nextn.h", f"// {at}\n")
         assert killer.prepare(prepared, at, everything=everything) == -9
         assert_nothing_false_is_trusted(prepared)
-        prepared.ok("prepare")
-        assert_whole(prepared, header)
+        header = old if back else f"// {at}\n"
+        prepared.overlay("include/llama-nextn.h", header)
+        assert prepared.run("prepare").code == 0
+        assert_whole(prepared, header, leftovers=back)
 
 
 def test_killed_while_git_writes_files(prepared: Project) -> None:
     """What git leaves when it is killed itself: a lock, files of the new state, the index of the old."""
+    before = (prepared.source / "src" / "other.cpp").stat()
     prepared.overlay("src/llama-nextn-new.cpp", "int new;\n")
     prepared.stamp_file.unlink()
     (prepared.source / ".git" / "index.lock").touch()
@@ -114,6 +122,8 @@ def test_killed_while_git_writes_files(prepared: Project) -> None:
     prepared.ok("prepare")
     assert prepared.read("src/llama-nextn-new.cpp") == "int new;\n"
     assert not (prepared.source / "src" / "llama-nextn-left.cpp").exists()
+    after = (prepared.source / "src" / "other.cpp").stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)  # repaired, not made anew
     assert_whole(prepared, "// ours\nint nextn();\n")
 
 
