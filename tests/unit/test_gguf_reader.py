@@ -164,6 +164,7 @@ DAMAGED = {
     "key: not UTF-8": (build([entry(b"\xff\xfe", 4, u32(1))]), "byte 32: key of metadata entry 0: is not UTF-8 text"),
     "key: twice": (build([number("a", 1), number("a", 2)]), "byte 41: metadata 'a': occurs twice"),
     "key: escaped in the message": (build([entry("\x1b[2J", 77, u32(1))]), r"metadata '\x1b[2J', kind of value: 77"),
+    "key: shortened in the message": (build([entry("k" * 1000, 77, u32(1))]), "k...', kind of value: 77 is not a kind"),
     "kind: unknown": (build([entry("a", 13, u32(1))]), "byte 33: metadata 'a', kind of value: 13 is not a kind"),
     "kind: missing": (build([string("abcdef")]), "metadata 'abcdef', kind of value: needs 4 bytes, 0 bytes left"),
     "value: missing": (build([entry("abcde", 10, b"\0\0\0\0")]), "metadata 'abcde': needs 8 bytes, 4 bytes left"),

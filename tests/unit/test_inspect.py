@@ -86,6 +86,7 @@ def test_the_report_of_the_bundled_model():
     head = "complete: block 8, 788 k parameters, mostly Q8_0; logits through token_embd.weight (Q8_0)"
     assert f"  draft head      {head}" in report
     assert "  NextN head          15        788 k    841 kB  Q8_0 99 %, F32 1 %" in report
+    assert "  feed-forward        32       3.15 M   3.35 MB  Q8_0 100 %, F32 <1 %" in report
 
 
 @pytest.mark.parametrize(("kind", "architecture"), [("dense", "qwen35"), ("moe", "qwen35moe"), ("next", "qwen3next")])
@@ -102,6 +103,7 @@ def test_a_trunk_alone_and_head_files_of_both_forms(tiny_model):
     full = inspect(tiny_model("dense"))
     trunk = inspect(tiny_model("dense", part="trunk"))
     assert (trunk.kind, trunk.head.state in ("none", "missing")) == ("model", True)
+    assert (trunk.head.block, trunk.head.n_params, trunk.head.output_tensor) == (None, 0, None)
     for part, architecture in (("head", "qwen35"), ("legacy-head", "qwen35_mtp")):
         found = inspect(tiny_model("dense", part=part))
         assert (found.kind, found.architecture, found.head.state) == ("draft head", architecture, "complete")
@@ -210,3 +212,7 @@ def test_a_model_in_parts(write):
         inspect(second.with_name("m-00001-of-00002.gguf"))
     with pytest.raises(ModelFileError, match=r"one of 2 files of a model, but is not named NAME-00001-of-00002\.gguf"):
         inspect(write(model(first, shapes(TRUNK)), "other.gguf"))
+    with pytest.raises(ModelFileError, match="one of 2 files of a model, but is not named"):
+        inspect(write(model(first, shapes(TRUNK)), "m-00001-of-00003.gguf"))
+    with pytest.raises(ModelFileError, match="one of 99,999 files of a model"):
+        inspect(write(model([*keys(), number("split.count", 99999)], shapes(TRUNK)), "m-00001-of-99999.gguf"))

@@ -262,7 +262,6 @@ class _Cursor:
                 self.position += start + 8
                 self.check_length(length, MAX_STRING_BYTES, f"{field}, element {i}")
         self.position += at
-        self.require(0, field)
 
     def _fill(self, n_bytes: int) -> None:
         """Load the window with up to ``n_bytes`` bytes from the position on."""
