@@ -4,14 +4,17 @@
 #include "model_keys.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <fstream>
+#include <memory>
 #include <string>
 
 namespace nextn {
 
 int64_t estimate_context_bytes(const llama_model * model, const llama_context_params & params) {
     const AttentionKeys keys = attention_keys(model);
-    const int64_t n_layer = params.nextn_draft ? 1 : (llama_model_n_layer(model) + keys.interval - 1) / keys.interval;
+    const int64_t n_trunk = llama_model_n_layer(model);
+    const int64_t n_layer = params.nextn_draft ? 1 : std::max<int64_t>(1, n_trunk / keys.interval);
     const auto row = [&](ggml_type type, int64_t n_embd_head) {
         const int64_t n_block = (n_embd_head + ggml_blck_size(type) - 1) / ggml_blck_size(type);
         return keys.n_head_kv * n_block * static_cast<int64_t>(ggml_type_size(type));
@@ -22,7 +25,9 @@ int64_t estimate_context_bytes(const llama_model * model, const llama_context_pa
     // the context is divided among the sequences, each part rounded up to 256
     const int64_t n_ctx_seq = (static_cast<int64_t>(params.n_ctx) / params.n_seq_max + 255) / 256 * 256;
     const int64_t n_batch = std::min<int64_t>(params.n_batch, params.n_ctx);
-    return n_ctx_seq * params.n_seq_max * per_token + n_batch * llama_model_n_embd(model) * 4;
+    const int64_t n_snapshot = params.nextn_draft ? 0 : 1 + static_cast<int64_t>(params.n_rs_seq);
+    const int64_t recurrent = (n_trunk - n_layer) * recurrent_state_size(model) * n_snapshot;
+    return params.n_seq_max * (n_ctx_seq * per_token + recurrent * 4) + n_batch * llama_model_n_embd(model) * 4;
 }
 
 static int64_t read_number(const char * path) {
@@ -55,6 +60,25 @@ int64_t available_memory() {
     return available;
 }
 
+static constexpr double gib = 1024.0 * 1024.0 * 1024.0;
+
+// The engine's scheduler takes this for each token of a ubatch (40 graph nodes, some 64 tensor headers each), all at
+// once, and asserts that it got it. Most of it is never touched.
+static constexpr size_t bytes_per_ubatch_token = 40 * 64 * sizeof(ggml_tensor);
+
+void check_work_space(const llama_context_params & params) {
+    const size_t n_ubatch = std::min({params.n_ctx, params.n_batch, params.n_ubatch});
+    const size_t needed = n_ubatch * bytes_per_ubatch_token;
+    const std::unique_ptr<void, void (*)(void *)> probe(std::malloc(needed), std::free);
+    if (!probe) {
+        throw Error(
+            ErrorKind::ContextCreate,
+            strf("n_ubatch=%zu needs %.1f GiB of work space, which this machine does not give; a smaller n_ubatch "
+                 "needs less",
+                 n_ubatch, needed / gib));
+    }
+}
+
 void check_memory(const llama_model * model, const llama_context_params & params) {
     if (params.offload_kqv && llama_supports_gpu_offload()) {
         return;
@@ -64,11 +88,12 @@ void check_memory(const llama_model * model, const llama_context_params & params
     if (available < 0 || needed <= available) {
         return;
     }
-    const double gib = 1024.0 * 1024.0 * 1024.0;
-    throw Error(ErrorKind::ContextCreate,
-                strf("n_ctx=%u needs at least %.1f GiB for the caches, %.1f GiB are available; a smaller n_ctx, fewer "
-                     "sequences or a quantized type_k and type_v need less",
-                     params.n_ctx, needed / gib, available / gib));
+    throw Error(
+        ErrorKind::ContextCreate,
+        strf(
+            "n_ctx=%u, n_seq_max=%u and n_rs_seq=%u need at least %.1f GiB, %.1f GiB are available; smaller ones, or a "
+            "quantized type_k and type_v, need less",
+            params.n_ctx, params.n_seq_max, params.n_rs_seq, needed / gib, available / gib));
 }
 
 } // namespace nextn

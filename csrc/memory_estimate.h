@@ -9,11 +9,14 @@
 
 namespace nextn {
 
-// Bytes of the attention caches and exported rows of a context on the CPU: a lower bound of what it will take.
+// Bytes of the caches, the snapshots and the exported rows of a context: a lower bound of what it will take.
 int64_t estimate_context_bytes(const llama_model * model, const llama_context_params & params);
 
 // Bytes this process can still use, the container's limit obeyed; -1 when the system does not say.
 int64_t available_memory();
+
+// Throws ContextCreateError when the engine's scheduler would not get its memory.
+void check_work_space(const llama_context_params & params);
 
 // Throws ContextCreateError when the caches cannot fit. Does nothing when they go to a GPU.
 void check_memory(const llama_model * model, const llama_context_params & params);

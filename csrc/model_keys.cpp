@@ -32,6 +32,18 @@ std::string meta_architecture(const llama_model * model) {
     return text;
 }
 
+int64_t recurrent_state_size(const llama_model * model) {
+    if (!llama_model_is_hybrid(model) && !llama_model_is_recurrent(model)) {
+        return 0;
+    }
+    const std::string ssm = meta_architecture(model) + ".ssm.";
+    const int64_t n_conv = std::max<int64_t>(1, meta_int(model, ssm + "conv_kernel", 1));
+    const int64_t n_inner = meta_int(model, ssm + "inner_size", 0);
+    const int64_t n_state = meta_int(model, ssm + "state_size", 0);
+    const int64_t n_group = meta_int(model, ssm + "group_count", 0);
+    return (n_conv - 1) * (n_inner + 2 * n_group * n_state) + n_state * n_inner;
+}
+
 AttentionKeys attention_keys(const llama_model * model) {
     const std::string arch = meta_architecture(model);
     const int64_t n_embd_head = llama_model_n_embd(model) / std::max<int64_t>(1, llama_model_n_head(model));

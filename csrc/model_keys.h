@@ -22,6 +22,9 @@ struct AttentionKeys {
     int64_t interval; // every n-th layer of the trunk is an attention layer, the others are recurrent
 };
 
+// Floats of one recurrent layer's state, for one sequence and one snapshot; 0 for models without such layers.
+int64_t recurrent_state_size(const llama_model * model);
+
 AttentionKeys attention_keys(const llama_model * model);
 
 } // namespace nextn

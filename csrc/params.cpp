@@ -61,6 +61,15 @@ static void check_ranges(const ContextOptions & options) {
     check_range("n_rs_seq", options.n_rs_seq, 0, 1024);
 }
 
+// The engine keeps room for one row of logits per sequence, within a batch.
+static void check_sequences(const llama_context_params & params) {
+    const uint32_t n_batch = std::min(params.n_ctx, params.n_batch);
+    if (params.n_seq_max > n_batch) {
+        throw py::value_error(strf("n_seq_max must be at most %u with n_ctx=%u and n_batch=%u, not %u", n_batch,
+                                   params.n_ctx, params.n_batch, params.n_seq_max));
+    }
+}
+
 // A quantized cache stores blocks: a head must be a whole number of them.
 static void check_head(const char * name, ggml_type type, int64_t n_embd_head) {
     const int64_t block = ggml_blck_size(type);
@@ -114,6 +123,7 @@ llama_context_params to_context_params(const llama_model * model, const std::str
     check_ranges(options);
     llama_context_params params = llama_context_default_params();
     params.n_ctx = options.n_ctx > 0 ? options.n_ctx : llama_model_n_ctx_train(model);
+    params.n_ctx = (params.n_ctx + 255) / 256 * 256; // as the engine does, but before it limits the batch to it
     params.n_batch = options.n_batch;
     params.n_ubatch = options.n_ubatch;
     params.n_seq_max = options.n_seq_max;
@@ -128,9 +138,11 @@ llama_context_params to_context_params(const llama_model * model, const std::str
     params.no_perf = true;
 
     check_refusal(model, path, params);
+    check_sequences(params);
     check_snapshots(params);
     check_cache(model, params);
     check_memory(model, params);
+    check_work_space(params);
     return params;
 }
 

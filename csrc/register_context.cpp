@@ -1,6 +1,7 @@
 #include "decode.h"
 #include "errors.h"
 #include "log.h"
+#include "model_keys.h"
 #include "params.h"
 #include "register.h"
 
@@ -43,6 +44,10 @@ static std::unique_ptr<Context> make_context(const Model & model_ref, int64_t n_
         throw_context_error(log.reason());
     }
     const auto handle = std::make_shared<ContextHandle>(ctx, model, params);
+    if (handle->is_recurrent && llama_n_rs_seq(ctx) < params.n_rs_seq) {
+        throw Error(ErrorKind::ContextCreate, "the engine keeps no snapshots of the recurrent layers of " +
+                                                  meta_architecture(model->model) + "; only n_rs_seq=0 is possible");
+    }
     llama_set_nextn_tap(ctx, tap);
     if (nextn_draft || llama_model_has_nextn_layer(model->model)) {
         handle->export_hidden();

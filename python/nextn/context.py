@@ -19,6 +19,8 @@ FloatArray: TypeAlias = npt.NDArray[np.float32]
 Outputs: TypeAlias = Literal["all", "last", "none"]
 HiddenTap: TypeAlias = Literal["auto", "post", "pre"]
 
+_INT32_MAX = 2**31 - 1
+
 
 class Context:
     """State of sequences over a model (KV cache, recurrent state) and the decode call.
@@ -76,20 +78,20 @@ class Context:
             if not isinstance(text, str):
                 raise TypeError(f"{name} must be a string, not {type(text).__name__}")
         check_choice("flash_attn", flash_attn, ("auto", True, False))
-        # types here; the native part knows the ranges
+        # types here; the native part knows the exact ranges
         self._model = model
         self._core = _core.Context(
             model._core,
-            n_ctx=check_int("n_ctx", n_ctx, 0),
-            n_batch=check_int("n_batch", n_batch, 1),
-            n_ubatch=check_int("n_ubatch", n_ubatch, 1),
-            n_seq_max=check_int("n_seq_max", n_seq_max, 1),
-            n_threads=check_int("n_threads", n_threads, 1),
-            n_threads_batch=check_int("n_threads_batch", n_threads_batch, 1),
+            n_ctx=check_int("n_ctx", n_ctx, 0, _INT32_MAX),
+            n_batch=check_int("n_batch", n_batch, 1, _INT32_MAX),
+            n_ubatch=check_int("n_ubatch", n_ubatch, 1, _INT32_MAX),
+            n_seq_max=check_int("n_seq_max", n_seq_max, 1, _INT32_MAX),
+            n_threads=check_int("n_threads", n_threads, 1, _INT32_MAX),
+            n_threads_batch=check_int("n_threads_batch", n_threads_batch, 1, _INT32_MAX),
             type_k=type_k,
             type_v=type_v,
             flash_attn={"auto": "auto", True: "on", False: "off"}[flash_attn],
-            n_rs_seq=check_int("n_rs_seq", n_rs_seq, 0),
+            n_rs_seq=check_int("n_rs_seq", n_rs_seq, 0, _INT32_MAX),
             nextn_draft=check_bool("nextn_draft", nextn_draft),
             hidden_tap=hidden_tap,
             offload_kqv=check_bool("offload_kqv", offload_kqv),
