@@ -17,7 +17,18 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from vendoring.pin import Pin
-from vendoring.run import DATE, GIT_OPTIONS, IDENTITY, Git, VendorError, git_environment, inherited_fds, run, say
+from vendoring.run import (
+    DATE,
+    GIT_OPTIONS,
+    IDENTITY,
+    Git,
+    VendorError,
+    git_environment,
+    git_words,
+    inherited_fds,
+    run,
+    say,
+)
 
 ARCHIVE_VARIABLE = "NEXTN_LLAMA_ARCHIVE"
 PRISTINE = "refs/heads/pristine"
@@ -157,10 +168,11 @@ def import_archive(archive: Path, pin: Pin, repository: Path) -> str:
             importer.kill()
             importer.wait()
             raise
-        if importer.wait() != 0:
-            errors.seek(0)
-            words = " ".join(errors.read().decode("utf-8", "replace").split())
-            raise VendorError(f"cannot store {archive.name} in {repository}: {words or importer.returncode}")
+        code = importer.wait()
+        errors.seek(0)
+        done = subprocess.CompletedProcess(command, code, b"", errors.read())
+    if code != 0:
+        raise VendorError(f"cannot store {archive.name} in {repository}: {git_words(done)}")
     return git.text("rev-parse", f"{PRISTINE}^{{tree}}")
 
 

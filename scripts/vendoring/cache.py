@@ -129,7 +129,7 @@ class Cache:
 def cache_error(folder: Path, error: OSError) -> VendorError:
     """Turn an error of the file system into advice."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        advice = "the disk is full: free about 500 MB, or set NEXTN_CACHE_DIR to a folder with room"
+        advice = "the disk is full: free about 400 MB, or set NEXTN_CACHE_DIR to a folder with room"
     else:
         advice = "set NEXTN_CACHE_DIR to a folder that you can write to"
     return VendorError(f"cannot use the cache {folder}: {error.strerror or error}; {advice}")

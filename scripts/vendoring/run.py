@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -117,8 +119,17 @@ class Git:
 
 
 def git_words(done: subprocess.CompletedProcess[bytes]) -> str:
-    """What git said on stderr, on one line; the signal's number when it was killed."""
+    """What git said on stderr, on one line: the first and the last thing when it is long.
+
+    Raises:
+        OSError: the disk is full, which git says in one of several ways after naming every file.
+    """
     if done.returncode < 0:
         return f"killed by signal {-done.returncode}"
-    words = " ".join(done.stderr.decode("utf-8", "replace").split())
-    return words or f"exit code {done.returncode}"
+    text = done.stderr.decode("utf-8", "replace")
+    if re.search("No space left on device|Out of diskspace|Disk quota exceeded", text):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    lines = [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    if len(lines) > 4:
+        lines = [lines[0], "...", lines[-1]]
+    return " ".join(lines) or f"exit code {done.returncode}"

@@ -20,7 +20,7 @@ echo x >> {log}
 if [ "$(wc -l < {log})" -eq "${{KILL_AT:-0}}" ]; then
     kill -9 $PPID
     [ "$KILL_ALL" = 1 ] && exit 1
-    sleep 0.1
+    sleep ${{KILL_SLEEP:-0.1}}
 fi
 exec {git} "$@"
 """
@@ -37,11 +37,12 @@ class Killer:
         (self.bin / "git").write_text(WRAPPER.format(log=self.log, git=real))
         (self.bin / "git").chmod(0o755)
 
-    def prepare(self, project: Project, at: int, *, everything: bool) -> int:
+    def prepare(self, project: Project, at: int, *, everything: bool, sleep: float = 0.1) -> int:
         """Kill at the n-th call of git (0: never). Returns the exit code."""
         self.log.write_text("")
         path = f"{self.bin}{os.pathsep}{os.environ['PATH']}"
-        return project.run_process("prepare", PATH=path, KILL_AT=str(at), KILL_ALL=str(int(everything))).code
+        how = {"KILL_AT": str(at), "KILL_ALL": str(int(everything)), "KILL_SLEEP": str(sleep)}
+        return project.run_process("prepare", PATH=path, **how).code
 
     @property
     def calls(self) -> int:
@@ -103,6 +104,16 @@ def test_killed_during_a_change(prepared: Project, killer: Killer, everything: b
         prepared.overlay("include/llama-nextn.h", header)
         assert prepared.run("prepare").code == 0
         assert_whole(prepared, header, leftovers=back)
+
+
+def test_the_lock_is_held_until_git_has_ended(prepared: Project, killer: Killer) -> None:
+    """A git that outlives the call that started it must not meet the next call in the same tree."""
+    prepared.overlay("include/llama-nextn.h", "// new\n")
+    assert killer.prepare(prepared, 4, everything=False, sleep=1.5) == -9
+    done = prepared.run("prepare")
+    assert done.code == 0
+    assert "waiting for another call" in done.err
+    assert_whole(prepared, "// new\n")
 
 
 def test_killed_while_git_writes_files(prepared: Project) -> None:
@@ -167,6 +178,25 @@ def test_a_damaged_pristine_repository_is_imported_again(prepared: Project) -> N
     assert "Connect to a package index" in prepared.fails("prepare")
     prepared.ok("prepare", NEXTN_LLAMA_ARCHIVE=str(prepared.archive))
     assert_whole(prepared, "// new\n")
+
+
+@pytest.mark.parametrize("command", ["fast-import", "fetch", "checkout"])
+def test_a_full_disk_is_named(project: Project, tmp_path: Path, command: str) -> None:
+    """Git complains about every file; we say it once."""
+    (tmp_path / "bin").mkdir()
+    noise = "for n in 1 2 3 4 5 6; do echo error: unable to write file $n >&2; done"
+    fatal = "echo fatal: write error. Out of diskspace >&2; exit 128"
+    script = f'#!/bin/sh\ncase " $* " in *" {command} "*) {noise}; {fatal};; esac\nexec {shutil.which("git")} "$@"\n'
+    (tmp_path / "bin" / "git").write_text(script)
+    (tmp_path / "bin" / "git").chmod(0o755)
+    message = project.fails("prepare", PATH=f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    assert message == (
+        f"cannot use the cache {project.version_cache}: No space left on device; "
+        "the disk is full: free about 400 MB, or set NEXTN_CACHE_DIR to a folder with room"
+    )
+    assert not project.stamp_file.exists()
+    project.ok("prepare")
+    assert_whole(project, "// ours\nint nextn();\n")
 
 
 def test_a_full_disk_leaves_nothing_trusted(project: Project) -> None:
