@@ -24,7 +24,7 @@ MAX_QUEUE = 400
 MAX_SIMILAR = 50  # percent of a file, as git counts it
 MIN_COMPARED = 500  # bytes; anything shorter is like something else
 
-PLAIN_FILES = ("UPSTREAM.toml", "series", "LICENSE", ".gitattributes")
+PLAIN_FILES = ("UPSTREAM.toml", "series", "LICENSE", ".gitattributes", ".clang-format")
 LABELS = ("Why", "Drop when", "Test")
 
 
