@@ -102,14 +102,6 @@ static int64_t free_room(const ContextHandle & context, SeqId seq_id) {
         n_tokens, n_free);
 }
 
-static void check_no_views(const ContextHandle & context) {
-    if (!context.viewed.expired()) {
-        throw Error(ErrorKind::Nextn,
-                    "a view of this context's rows is alive, and a decode would move them; drop the view "
-                    "(del), or take a copy with logits(), hidden() or embeddings_pre_norm()");
-    }
-}
-
 //
 // the call
 //
@@ -203,7 +195,6 @@ int64_t decode(const Context & context_ref, const Tokens & tokens, const std::op
     check_tokens(*context, tokens.values);
     check_hidden(*context, tokens.values.size(), hidden);
     const llama_pos pos0 = check_positions(*context, tokens.values.size(), positions, seq_id);
-    check_no_views(*context);
     const auto n_tokens = static_cast<int64_t>(tokens.values.size());
     const int64_t n_free = free_room(*context, seq_id);
     if (n_tokens > n_free) {
@@ -211,9 +202,7 @@ int64_t decode(const Context & context_ref, const Tokens & tokens, const std::op
     }
 
     Batch batch(tokens.values, pos0, static_cast<llama_seq_id>(seq_id.value), hidden ? hidden->data : nullptr, outputs);
-    context->n_outputs = context->n_hidden = context->n_pre_norm = 0; // until it succeeds
-    context->abort_requested = false;
-    context->interrupted = nullptr;
+    context->begin_compute();
     std::string reason;
     const int32_t code = run(*context, batch.view(), reason);
     check_code(*context, code, reason, n_tokens, seq_id, draft);
@@ -223,4 +212,5 @@ int64_t decode(const Context & context_ref, const Tokens & tokens, const std::op
     context->n_pre_norm = context->pre_norm_on ? n_tokens : 0;
     return context->n_outputs;
 }
+
 } // namespace nextn

@@ -1,5 +1,6 @@
 #include "handles.h"
 
+#include "drafter.h"
 #include "errors.h"
 
 #include <optional>
@@ -72,6 +73,16 @@ ContextHandle::~ContextHandle() {
     llama_free(ctx);
 }
 
+void ContextHandle::begin_compute() {
+    if (!viewed.expired()) {
+        throw Error(ErrorKind::Nextn, "a view of this context's rows is alive, and a decode would move them; drop the view "
+                                      "(del), or take a copy with logits(), hidden() or embeddings_pre_norm()");
+    }
+    n_outputs = n_hidden = n_pre_norm = 0;
+    abort_requested = false;
+    interrupted = nullptr;
+}
+
 void ContextHandle::export_hidden() {
     if (!hidden_on) {
         llama_set_nextn_hidden(ctx, true);
@@ -107,6 +118,7 @@ std::shared_ptr<Handle> Closable<Handle>::get() const {
 
 template class Closable<ModelHandle>;
 template class Closable<ContextHandle>;
+template class Closable<DrafterHandle>;
 
 // Releases the GIL when this thread holds it.
 struct WithoutGil {
@@ -139,6 +151,7 @@ void drop_without_gil(std::shared_ptr<Handle> handle) {
 
 template void drop_without_gil(std::shared_ptr<ModelHandle> handle);
 template void drop_without_gil(std::shared_ptr<ContextHandle> handle);
+template void drop_without_gil(std::shared_ptr<DrafterHandle> handle);
 
 void Model::close() {
     drop_without_gil(take());

@@ -58,6 +58,10 @@ class ContextHandle : public ProcessBound {
 
     std::atomic<bool> abort_requested{false};
 
+    // Before computing, whichever call does it: the rows of the last decode are gone from here on. Throws NextnError, and
+    // nothing is changed, while a view of them is alive.
+    void begin_compute();
+
     // Switch the export of the hidden rows on.
     void export_hidden();
 

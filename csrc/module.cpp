@@ -3,6 +3,7 @@
 //   handles.h  owners of the engine's model and context       decode.h     the decode call and its checks
 //   params.h   options, checked                               model_file.h what is wrong with a file, its metadata
 //   views.h    rows as numpy arrays                           log.h        the engine's log lines
+//   drafter.h  the draft engine
 //   errors.h   exceptions and return codes                    process.h    fork(), exit, signals
 
 #include "errors.h"
@@ -21,5 +22,6 @@ PYBIND11_MODULE(_core, m) {
     nextn::register_engine(m);
     nextn::register_model(m);
     nextn::register_context(m);
+    nextn::register_drafter(m);
     nextn::register_chat(m);
 }

@@ -7,6 +7,7 @@ namespace nextn {
 void register_engine(pybind11::module_ & m);
 void register_model(pybind11::module_ & m);
 void register_context(pybind11::module_ & m);
+void register_drafter(pybind11::module_ & m);
 void register_chat(pybind11::module_ & m);
 
 } // namespace nextn

@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 
 from nextn import _engine as _engine
+from nextn._binary import server_binary
+from nextn.bundled import bundled_model
 from nextn.context import Context
 from nextn.errors import (
     CancelledError,
@@ -21,6 +23,9 @@ from nextn.errors import (
     UnsupportedArchitectureError,
 )
 from nextn.model import Model
+from nextn.options import DraftParams, GenerateParams, SamplingParams
+from nextn.speculator import Speculator
+from nextn.stats import Chunk, GenerationResult, Stats
 
 try:
     __version__ = version("nextn")
@@ -30,17 +35,26 @@ except PackageNotFoundError:  # a source tree on the path, not installed
 __all__ = [
     "CancelledError",
     "ChatTemplateError",
+    "Chunk",
     "ClosedError",
     "Context",
     "ContextCreateError",
     "ContextOverflowError",
     "DecodeError",
+    "DraftParams",
+    "GenerateParams",
+    "GenerationResult",
     "Model",
     "ModelFileError",
     "NextnError",
     "NoNextnLayerError",
     "RollbackError",
+    "SamplingParams",
     "ServerError",
+    "Speculator",
+    "Stats",
     "UnsupportedArchitectureError",
     "__version__",
+    "bundled_model",
+    "server_binary",
 ]

@@ -13,6 +13,7 @@ __all__: list[str] = [
     "ChatPrompt",
     "ChatTemplate",
     "Context",
+    "Drafter",
     "Model",
     "build_stamp",
     "engine_info",
@@ -233,6 +234,57 @@ class Context:
     def n_threads_batch(self) -> int: ...
     @property
     def n_ubatch(self) -> int: ...
+
+class Drafter:
+    """
+    Drafts chains of tokens with the NextN block of a paired draft context.
+    """
+    def __init__(
+        self,
+        target: Context,
+        draft: Context,
+        *,
+        n_max: typing.SupportsInt | typing.SupportsIndex,
+        n_min: typing.SupportsInt | typing.SupportsIndex,
+        p_min: typing.SupportsFloat | typing.SupportsIndex,
+        adaptive: bool,
+        n_vocab: typing.SupportsInt | typing.SupportsIndex,
+        vocab_ids: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+    ) -> None: ...
+    def accept(
+        self,
+        n_sent: typing.SupportsInt | typing.SupportsIndex,
+        n_accepted: typing.SupportsInt | typing.SupportsIndex,
+        verify_us: typing.SupportsFloat | typing.SupportsIndex,
+        seq_id: int = 0,
+    ) -> None:
+        """
+        Report a round: what was verified and accepted, and the microseconds it took.
+        """
+    def begin(self, seq_id: int = 0) -> None:
+        """
+        Forget a sequence.
+        """
+    def close(self) -> None:
+        """
+        Free it.
+        """
+    def draft(self, id_last: int, n_room: typing.SupportsInt | typing.SupportsIndex, seq_id: int = 0) -> list[int]:
+        """
+        Draft at most n_room tokens after id_last; none: decode plainly.
+        """
+    def feed(
+        self, tokens: collections.abc.Sequence[int] | numpy.typing.NDArray[numpy.integer[typing.Any]], seq_id: int = 0
+    ) -> None:
+        """
+        Tell of kept tokens [n_tokens], whose hidden rows are the first n_tokens of the target's last decode.
+        """
+    def stats(self, seq_id: int = 0) -> dict:
+        """
+        Size of the shortlist, and the running estimates.
+        """
+    @property
+    def closed(self) -> bool: ...
 
 class ChatPrompt:
     """

@@ -75,7 +75,7 @@ def make_pair(
     ctx_tgt = make_context(model, n_rs_seq=draft.n_max)
     ctx_dft = make_context(head, nextn_draft=True)
     ctx_tgt.pair(ctx_dft)
-    return ctx_tgt, ctx_dft, HeadDrafter(ctx_tgt, ctx_dft, draft, eog_tokens=model.eog_tokens)
+    return ctx_tgt, ctx_dft, HeadDrafter(ctx_tgt, ctx_dft, draft)
 
 
 def check_tokens(tokens: Any, n_vocab: int) -> IntArray:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Protocol, TypeAlias, runtime_checkable
+from collections.abc import Sequence
+from time import perf_counter
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from nextn.context import Context, FloatArray
+from nextn import _core
+from nextn.context import Context
 from nextn.options import DraftParams, check_int
 
 __all__ = ["Drafter", "HeadDrafter", "IntArray", "NoDrafter", "ScriptedDrafter"]
@@ -16,7 +18,6 @@ __all__ = ["Drafter", "HeadDrafter", "IntArray", "NoDrafter", "ScriptedDrafter"]
 IntArray: TypeAlias = npt.NDArray[np.int32]
 
 _NOTHING: IntArray = np.empty(0, dtype=np.int32)
-_SEQ_ID = 0
 
 
 @runtime_checkable
@@ -97,93 +98,63 @@ class ScriptedDrafter:
 
 
 class HeadDrafter:
-    """Drafts with the model's NextN head, in a draft context paired with the target.
+    """Drafts with the model's NextN head, in a draft context paired with the target, through the draft engine.
 
     The head reads token x_p next to h_(p-1), the target's hidden row of the position before (zeros at position 0), and
     proposes x_(p+1). Further down a chain there is no target row yet; the head's own hidden row stands in for it.
 
-    Tokens that the target has and the head has not read with their true rows are pending. After a round these are the
-    accepted ones; they and the new id_last are read in one decode, which is also the first step of the next draft. So a
-    row is computed once, and what the head remembers consists of true rows only.
+    The engine (overlay/src/llama-nextn-drafter.cpp of the fork) reads each kept token once with its true row: those of
+    a round wait, and the next draft reads them in the same decode as its first step. It scores a shortlist of the
+    vocabulary, and it chooses the length of a draft from what it has measured, unless params fix it.
 
     Args:
         ctx_tgt: The target; its hidden rows are read after each of its decodes.
-        ctx_dft: The draft context.
-        params: Length of the drafts.
-        eog_tokens: Tokens after which nothing comes: a draft ends with the first of them.
+        ctx_dft: The draft context, paired with it.
+        params: Length of the drafts and size of the shortlist.
     """
 
-    def __init__(
-        self, ctx_tgt: Context, ctx_dft: Context, params: DraftParams, *, eog_tokens: Collection[int] = ()
-    ) -> None:
+    def __init__(self, ctx_tgt: Context, ctx_dft: Context, params: DraftParams) -> None:
         self.n_max = params.n_max
-        self._params = params
-        self._ctx_tgt = ctx_tgt
-        self._ctx_dft = ctx_dft
-        self._eog_tokens = frozenset(eog_tokens)
-        self._pending: list[int] = []  # tokens the head has not read
-        self._hidden: FloatArray = self._row_before_all()  # a row for each, and between rounds one more for id_last
-        self._drafted: list[int] = []
+        self._core = _core.Drafter(
+            ctx_tgt._core,
+            ctx_dft._core,
+            n_max=params.n_max,
+            n_min=params.n_min,
+            p_min=params.p_min,
+            adaptive=params.adaptive,
+            n_vocab=params.n_vocab,
+            vocab_ids=params.vocab_ids,
+        )
+        self._round: list[int] = []  # id_last and the draft, as verified
+        self._verify_start = 0.0
 
     def begin(self, prompt: IntArray) -> None:
-        """Forget the previous request: its rows, and the hidden row that was kept for its next token."""
-        self._ctx_dft.seq_rm(_SEQ_ID, -1, -1)
-        self._pending = []
-        self._hidden = self._row_before_all()
-        self._drafted = []
+        """Forget the previous request; what was learnt of costs and of the head stays."""
+        self._core.begin()
 
     def prefill(self, tokens: IntArray) -> None:
-        """Read a chunk of the prompt; the row of its last token is kept for the token that follows."""
-        self._pending.extend(tokens.tolist())
-        self._hidden = np.concatenate((self._hidden, self._ctx_tgt.hidden_view()))
-        self._read_pending(outputs="none")
+        """Take the rows of a chunk of the prompt; the row of its last token is kept for the token that follows."""
+        self._core.feed(tokens)
 
     def draft(self, id_last: int, n_past: int, n_room: int) -> IntArray:
-        """Let the head read what is pending and id_last, then run the chain."""
-        self._drafted = []
-        n_kept = n_past - len(self._pending)  # rows of the last chain behind this were read without true hidden rows
-        self._pending.append(id_last)
-        n_draft = min(self.n_max, n_room)
-        if n_draft < 1:
-            return _NOTHING
-        self._ctx_dft.seq_rm(_SEQ_ID, n_kept, -1)
-        self._read_pending(outputs="last")
-        self._run_chain(n_draft)
-        if len(self._drafted) < self._params.n_min:
-            self._drafted = []
-        return np.array(self._drafted, dtype=np.int32)
+        """Let the head read what it has not read and id_last, then run the chain."""
+        drafted = self._core.draft(id_last, n_room)
+        self._round = [id_last, *drafted]
+        self._verify_start = perf_counter()
+        return np.array(drafted, dtype=np.int32)
 
     def accept(self, n_accepted: int) -> None:
-        """Keep the target's rows of id_last and the accepted tokens; those tokens are pending now."""
-        self._pending.extend(self._drafted[:n_accepted])
-        self._hidden = np.concatenate((self._hidden, self._ctx_tgt.hidden_view()[: n_accepted + 1]))
+        """Take the target's rows of id_last and the accepted tokens, and what the verdict cost."""
+        verify_us = 1e6 * (perf_counter() - self._verify_start)
+        self._core.accept(len(self._round) - 1, n_accepted, verify_us)
+        self._core.feed(self._round[: n_accepted + 1])
 
-    def _run_chain(self, n_draft: int) -> None:
-        """Draft token by token from the head's last output, until the draft is full, ends the text or is unlikely."""
-        while True:
-            token, probability = self._first_choice()
-            if probability < self._params.p_min:
-                return
-            self._drafted.append(token)
-            if len(self._drafted) == n_draft or token in self._eog_tokens:
-                return
-            self._ctx_dft.decode([token], hidden=self._ctx_dft.hidden()[-1:], outputs="last")
+    def stats(self) -> dict[str, Any]:
+        """The size of the shortlist (n_prefix, n_extra, n_extra_bytes, miss_rate) and the engine's running estimates of
+        verifying n = 1 .. 16 tokens (verify_us) and drafting as many (draft_us), in microseconds.
+        """
+        return dict(self._core.stats())
 
-    def _first_choice(self) -> tuple[int, float]:
-        """The head's most probable token and its probability, which is worked out only when p_min asks for it."""
-        logits = self._ctx_dft.logits_view()[-1]
-        token = int(logits.argmax())
-        if self._params.p_min == 0.0:
-            return token, 1.0
-        return token, 1.0 / float(np.exp(logits - logits[token]).sum())
-
-    def _read_pending(self, *, outputs: str) -> None:
-        """Decode the pending tokens next to their hidden rows."""
-        n_pending = len(self._pending)
-        self._ctx_dft.decode(self._pending, hidden=self._hidden[:n_pending], outputs=outputs)  # type: ignore[arg-type]
-        self._pending = []
-        self._hidden = self._hidden[n_pending:].copy()
-
-    def _row_before_all(self) -> FloatArray:
-        """The hidden row next to the first token of a text."""
-        return np.zeros((1, self._ctx_tgt.model.n_embd), dtype=np.float32)
+    def close(self) -> None:
+        """Free the engine's part."""
+        self._core.close()

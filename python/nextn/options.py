@@ -12,9 +12,11 @@ import inspect
 import math
 import numbers
 import operator
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, TypedDict, TypeVar
+from pathlib import Path
+from typing import Any, Literal, TypedDict, TypeVar
 
 __all__ = [
     "DraftParams",
@@ -26,6 +28,7 @@ __all__ = [
     "check_int",
     "check_number",
     "check_stop",
+    "check_vocab",
     "name_unknown_keywords",
     "refuse_unknown",
     "show_options",
@@ -96,6 +99,47 @@ def check_stop(value: object) -> tuple[str, ...]:
     return strings
 
 
+def check_vocab(value: object) -> str | int | tuple[int, ...]:
+    """The tokens a draft head scores: "auto", "full", a number of first ids, or ids; a path is read."""
+    if isinstance(value, str) and value in ("auto", "full"):
+        return value
+    if isinstance(value, (str, os.PathLike)):
+        return _read_ids(value)
+    allowed = '"auto", "full", an integer >= 256, a sequence of token ids, or the path of a file of them'
+    if isinstance(value, (bytes, Mapping)) or _is_bool(value):
+        raise TypeError(f"vocab must be {allowed}, not {_shown(value)}")
+    if isinstance(value, Iterable):
+        ids = tuple(check_int("vocab", token, 0, 2**31 - 1) for token in value)
+        if not ids:
+            raise ValueError(f"vocab must be {allowed}, not an empty sequence")
+        return ids
+    try:
+        return check_int("vocab", value, 256)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"vocab must be {allowed}, not {_shown(value)}") from None
+
+
+def _read_ids(path: str | os.PathLike[str]) -> tuple[int, ...]:
+    """The token ids in a text file, one per line."""
+    try:
+        words = Path(path).read_text(encoding="utf-8").split()
+        ids = tuple(int(word) for word in words)
+    except OSError as error:
+        raise ValueError(
+            f'vocab must be "auto", "full" or the path of a file of ids; {path} cannot be read: {error.strerror}'
+        ) from None
+    except ValueError:
+        raise ValueError(f"vocab: {path} is no text file with one token id per line") from None
+    if not ids or min(ids) < 0 or max(ids) >= 2**31:
+        raise ValueError(f"vocab: {path} must hold token ids, at least one, none of them negative")
+    return ids
+
+
+def _int_or(value: object, otherwise: int) -> int:
+    """The value when it is an int."""
+    return value if isinstance(value, int) else otherwise
+
+
 def _is_bool(value: object) -> bool:
     """Whether it is a Python or a NumPy bool."""
     return isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")
@@ -161,20 +205,39 @@ class DraftParams:
     """How the draft head drafts; names and meaning as in llama.cpp.
 
     Args:
-        n_max: Longest draft in tokens, 1 to 64. The target keeps one recurrent-state snapshot for each.
-        n_min: Drafts shorter than this many tokens are thrown away, 0 to n_max.
+        n_max: Longest draft in tokens, 1 to 16. The target keeps one recurrent-state snapshot for each.
+        n_min: Without adaptive, drafts shorter than this many tokens are thrown away, 0 to n_max.
         p_min: The chain stops where the head gives its own first choice less than this probability, 0 to 1.
+        adaptive: Choose the length of each draft, 0 among them, by what yields most accepted tokens per second, from
+            measured costs and acceptance. Off: n_max, n_min and p_min alone decide.
+        vocab: Tokens that the head scores. "auto" takes the first ids and adapts how many, "full" all, an integer
+            from 256 that many of the first ids; special tokens and those of the prompt and of recent output are scored
+            as well. A sequence of ids, or the path of a text file with one id per line, takes those for the first ids.
     """
 
-    n_max: int = 3
+    n_max: int = 6
     n_min: int = 0
     p_min: float = 0.0
+    adaptive: bool = True
+    vocab: Literal["auto", "full"] | int | Sequence[int] | str | os.PathLike[str] = "auto"
 
     def __post_init__(self) -> None:
-        """Check types and ranges."""
-        _set(self, "n_max", check_int("n_max", self.n_max, 1, 64))
+        """Check types and ranges; read the file of ids."""
+        _set(self, "n_max", check_int("n_max", self.n_max, 1, 16))
         _set(self, "n_min", check_int("n_min", self.n_min, 0, self.n_max))
         _set(self, "p_min", check_number("p_min", self.p_min, 0.0, 1.0))
+        _set(self, "adaptive", check_bool("adaptive", self.adaptive))
+        _set(self, "vocab", check_vocab(self.vocab))
+
+    @property
+    def n_vocab(self) -> int:
+        """What the engine is told: 0 for "auto", -1 for "full", else the number of first ids."""
+        return {"auto": 0, "full": -1}.get(self.vocab, 0) if isinstance(self.vocab, str) else _int_or(self.vocab, 0)
+
+    @property
+    def vocab_ids(self) -> tuple[int, ...]:
+        """The ids of a list of one's own; none otherwise."""
+        return self.vocab if isinstance(self.vocab, tuple) else ()
 
 
 @_options_class

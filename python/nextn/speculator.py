@@ -23,7 +23,7 @@ from nextn._turn import Turn
 from nextn.accept import Accepted, AcceptRule, make_rule
 from nextn.chat import ChatPrompter, Message
 from nextn.context import Context, HiddenTap, TokenIds
-from nextn.drafting import Drafter, IntArray
+from nextn.drafting import Drafter, HeadDrafter, IntArray
 from nextn.errors import ClosedError, ContextOverflowError, RollbackError
 from nextn.model import Model
 from nextn.options import DraftParams, GenerateOptions, GenerateParams, name_unknown_keywords, show_options
@@ -133,6 +133,8 @@ class Speculator:
                 return context
 
             self._ctx_tgt, self._ctx_dft, self._drafter = make_pair(self._model, head, draft, make_context)
+            if isinstance(self._drafter, HeadDrafter):
+                owned.callback(self._drafter.close)
             self._n_ctx = n_ctx_asked  # the context may hold more: the engine rounds up
             self._draft = draft
             self._eog_tokens = self._model.eog_tokens

@@ -1,0 +1,103 @@
+#include "drafter.h"
+#include "errors.h"
+#include "log.h"
+#include "register.h"
+
+#include <algorithm>
+#include <pybind11/stl.h>
+
+namespace py = pybind11;
+
+namespace nextn {
+
+static int32_t check_seq_id(const LockedDrafter & drafter, SeqId seq_id) {
+    check_range("seq_id", seq_id.value, 0, static_cast<int64_t>(llama_n_seq_max(drafter->target->ctx)) - 1);
+    return static_cast<int32_t>(seq_id.value);
+}
+
+static void check_head(int32_t code) {
+    if (code < 0) {
+        throw Error(ErrorKind::Decode, strf("the draft head failed to compute (code %d); begin() starts anew", code));
+    }
+}
+
+static void begin(const Drafter & drafter_ref, SeqId seq_id) {
+    const LockedDrafter drafter(drafter_ref);
+    llama_nextn_drafter_begin(drafter->drafter, check_seq_id(drafter, seq_id));
+}
+
+static void feed(const Drafter & drafter_ref, const Tokens & tokens, SeqId seq_id) {
+    const LockedDrafter drafter(drafter_ref);
+    const auto n_tokens = static_cast<int64_t>(tokens.values.size());
+    if (n_tokens > drafter->target->n_hidden) {
+        throw py::value_error(strf("tokens are %lld, but the target's last decode left %lld hidden rows",
+                                   (long long)n_tokens, (long long)drafter->target->n_hidden));
+    }
+    check_head(llama_nextn_drafter_feed(drafter->drafter, check_seq_id(drafter, seq_id), tokens.values.data(),
+                                        static_cast<int32_t>(n_tokens), nullptr));
+}
+
+static std::vector<int32_t> draft(const Drafter & drafter_ref, Token id_last, int64_t n_room, SeqId seq_id) {
+    const LockedDrafter drafter(drafter_ref);
+    check_range("id_last", id_last.value, 0, drafter->target->model->n_vocab() - 1);
+    std::vector<int32_t> tokens(16); // the longest draft there is
+    const auto room = static_cast<int32_t>(std::clamp<int64_t>(n_room, 0, tokens.size()));
+    const int32_t n = llama_nextn_draft(drafter->drafter, check_seq_id(drafter, seq_id),
+                                        static_cast<int32_t>(id_last.value), room, tokens.data(), nullptr);
+    check_head(n);
+    tokens.resize(n);
+    return tokens;
+}
+
+static void accept(const Drafter & drafter_ref, int64_t n_sent, int64_t n_accepted, double verify_us, SeqId seq_id) {
+    const LockedDrafter drafter(drafter_ref);
+    check_range("n_sent", n_sent, 0, 16);
+    check_range("n_accepted", n_accepted, 0, n_sent);
+    llama_nextn_drafter_accept(drafter->drafter, check_seq_id(drafter, seq_id), static_cast<int32_t>(n_sent),
+                               static_cast<int32_t>(n_accepted), verify_us);
+}
+
+static py::dict stats(const Drafter & drafter_ref, SeqId seq_id) {
+    llama_nextn_draft_stats s;
+    {
+        const ReleaseGil released;
+        const LockedDrafter drafter(drafter_ref);
+        s = llama_nextn_drafter_get_stats(drafter->drafter, check_seq_id(drafter, seq_id));
+    }
+    py::list verify;
+    py::list head;
+    for (int n = 1; n <= 16; ++n) {
+        verify.append(s.cost_verify_us[n]);
+        head.append(s.cost_draft_us[n]);
+    }
+    py::dict out;
+    out["n_prefix"] = s.n_prefix;
+    out["n_extra"] = s.n_extra;
+    out["n_extra_bytes"] = s.n_extra_bytes;
+    out["miss_rate"] = s.miss;
+    out["verify_us"] = verify;
+    out["draft_us"] = head;
+    return out;
+}
+
+void register_drafter(py::module_ & m) {
+    py::class_<Drafter> c(m, "Drafter", "Drafts chains of tokens with the NextN block of a paired draft context.");
+    c.def(py::init([](const Context & target, const Context & draft, int64_t n_max, int64_t n_min, double p_min,
+                      bool adaptive, int64_t n_vocab, const std::vector<int32_t> & vocab_ids) {
+              return make_drafter(target, draft, {n_max, n_min, p_min, adaptive, n_vocab, vocab_ids});
+          }),
+          py::arg("target"), py::arg("draft"), py::kw_only(), py::arg("n_max"), py::arg("n_min"), py::arg("p_min"),
+          py::arg("adaptive"), py::arg("n_vocab"), py::arg("vocab_ids"), nogil());
+    c.def("close", &Drafter::close, nogil(), "Free it.");
+    c.def_property_readonly("closed", &Drafter::closed);
+    c.def("begin", &begin, py::arg("seq_id") = 0, nogil(), "Forget a sequence.");
+    c.def("feed", &feed, py::arg("tokens"), py::arg("seq_id") = 0, nogil(),
+          "Tell of kept tokens [n_tokens], whose hidden rows are the first n_tokens of the target's last decode.");
+    c.def("draft", &draft, py::arg("id_last"), py::arg("n_room"), py::arg("seq_id") = 0, nogil(),
+          "Draft at most n_room tokens after id_last; none: decode plainly.");
+    c.def("accept", &accept, py::arg("n_sent"), py::arg("n_accepted"), py::arg("verify_us"), py::arg("seq_id") = 0,
+          nogil(), "Report a round: what was verified and accepted, and the microseconds it took.");
+    c.def("stats", &stats, py::arg("seq_id") = 0, "Size of the shortlist, and the running estimates.");
+}
+
+} // namespace nextn
