@@ -28,6 +28,12 @@ set(LLAMA_BUILD_COMMIT "nextn-${PROJECT_VERSION}")
 
 add_subdirectory(${engine_source} ${engine_binary} EXCLUDE_FROM_ALL SYSTEM)
 
+if (GGML_BACKEND_DL)
+    # As in a build with linked backends: no effect here, but sources compile to the same text, and the compiler cache
+    # serves one kind of build from the other.
+    target_compile_definitions(ggml INTERFACE GGML_BACKEND_SHARED)
+endif ()
+
 nextn_tune_native_cpu()
 nextn_select_backends(NEXTN_BACKENDS)
 
