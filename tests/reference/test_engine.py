@@ -34,7 +34,7 @@ CHUNKS = {"one batch": [48], "single tokens": [1] * 48, "ragged": [1, 7, 30, 2, 
 
 
 def context(model: nextn.Model, **options: Any) -> nextn.Context:
-    c = nextn.Context(model, n_ctx=256, n_threads=2, type_k="f32", type_v="f32", flash_attn=False, **options)
+    c = nextn.Context(model, n_ctx=256, n_threads=1, type_k="f32", type_v="f32", flash_attn=False, **options)
     c.set_embeddings_pre_norm(True)
     return c
 
