@@ -121,16 +121,31 @@ def _add_drafting(parser: Parser, *, may_be_off: bool = True) -> None:
     if may_be_off:
         group.add_argument("--no-draft", action="store_true", help="decode plainly, one token at a time")
     group.add_argument(
-        "--draft-max", type=whole(1, 64), metavar="K", help=f"longest draft in tokens (default: {_DRAFT.n_max})"
-    )
-    group.add_argument(
-        "--draft-min", type=whole(0, 64), metavar="K", help=f"throw shorter drafts away (default: {_DRAFT.n_min})"
+        "--draft-max", type=whole(0), metavar="K", help=f"longest draft in tokens (default: {_DRAFT.n_max})"
     )
     group.add_argument(
         "--draft-p-min",
         type=number(0, 1),
         metavar="P",
         help=f"stop a draft where the head is less sure than this (default: {_DRAFT.p_min:g})",
+    )
+    group.add_argument(
+        "--no-adaptive",
+        action="store_true",
+        help="draft as long as --draft-max and --draft-p-min say, not as long as it pays by measured costs",
+    )
+    group.add_argument(
+        "--draft-min",
+        type=whole(0),
+        metavar="K",
+        help=f"with --no-adaptive: throw shorter drafts away (default: {_DRAFT.n_min})",
+    )
+    group.add_argument(
+        "--draft-vocab",
+        type=text,
+        metavar="V",
+        help="tokens that the head scores: auto, full, the first V ids, or a file with one id per line "
+        f"(default: {_DRAFT.vocab})",
     )
 
 

@@ -16,6 +16,7 @@ import nextn
 import pytest
 from nextn import cli
 from nextn._cli import demo
+from nextn._cli.errors import name_options
 from nextn._cli.interrupt import abort_on_interrupt
 from nextn._cli.talk import LoadProgress
 from nextn.bundled import bundled_model
@@ -92,7 +93,15 @@ def test_generate_json_is_one_object(main, reference):
     assert err.startswith(BUNDLED_NOTE)
 
 
-@pytest.mark.parametrize("options", [["--no-draft"], ["--draft-max", "1"], ["--draft-max", "8", "--draft-min", "2"]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--no-draft"],
+        ["--draft-max", "1"],
+        ["--draft-max", "8", "--no-adaptive", "--draft-min", "2"],
+        ["--draft-vocab", "full"],
+    ],
+)
 def test_the_text_does_not_depend_on_drafting(main, reference, options):
     code, out, err = main("generate", *options, CODE)
     assert (code, out) == (0, reference[CODE].text + "\n")
@@ -100,7 +109,10 @@ def test_the_text_does_not_depend_on_drafting(main, reference, options):
 
 
 def test_draft_p_min_shortens_drafts(main):
-    drafted = [json.loads(main("generate", "--json", "--draft-p-min", p, CODE)[1])["stats"]["draft_n"] for p in "01"]
+    drafted = [
+        json.loads(main("generate", "--json", "--no-adaptive", "--draft-p-min", p, CODE)[1])["stats"]["draft_n"]
+        for p in "01"
+    ]
     assert drafted[1] < drafted[0]
 
 
@@ -244,8 +256,9 @@ def test_interrupt_aborts_a_running_decode(tiny_model):
         ("inspct", "unknown command 'inspct'; did you mean inspect? (nextn --help lists what there is)"),
         ("zzzz", "unknown command 'zzzz' (nextn --help lists what there is)"),
         ("--versoin", "unknown option '--versoin'; did you mean --version?"),
-        ("generate --draft-max 0 Hi", "argument --draft-max: must be a whole number from 1 to 64, not '0'"),
-        ("generate --draft-max x Hi", "argument --draft-max: must be a whole number from 1 to 64, not 'x'"),
+        ("generate --draft-max 0 Hi", "--draft-max must be an integer from 1 to 16, not 0"),
+        ("generate --draft-max 99 Hi", "--draft-max must be an integer from 1 to 16, not 99"),
+        ("generate --draft-max x Hi", "argument --draft-max: must be a whole number >= 0, not 'x'"),
         ("generate --draft-p-min 1.5 Hi", "argument --draft-p-min: must be a number from 0 to 1, not '1.5'"),
         ("generate --draft-p-min nan Hi", "argument --draft-p-min: must be a number from 0 to 1, not 'nan'"),
         ("generate --temp -1 Hi", "argument --temp: must be a number >= 0, not '-1'"),
@@ -256,12 +269,19 @@ def test_interrupt_aborts_a_running_decode(tiny_model):
         ("generate -fa maybe Hi", "argument -fa/--flash-attn: invalid choice: 'maybe' (choose from"),
         ("generate -ctk q9_0 Hi", "argument -ctk/--cache-type-k: invalid choice: 'q9_0'"),
         ("generate -n", "argument -n/--n-predict: expected one argument"),
+        ("generate --no-draft --draft-max 3 Hi", "--no-draft does not go with the other options about drafting"),
+        ("generate --no-draft --no-adaptive Hi", "--no-draft does not go with the other options about drafting"),
+        ("generate --draft-min 2 Hi", "--draft-min needs --no-adaptive: an adaptive draft is as long as it pays"),
         (
-            "generate --no-draft --draft-max 3 Hi",
-            "--no-draft does not go with --draft-max, --draft-min, --draft-p-min or",
+            "generate --no-adaptive --draft-max 3 --draft-min 4 Hi",
+            "--draft-min must be an integer from 0 to 3, not 4",
         ),
-        ("generate --draft-min 4 Hi", "--draft-min must not be greater than --draft-max"),
-        ("generate --draft-max 8 -ub 8 Hi", "-b and -ub must be greater than --draft-max (8), so that one batch"),
+        (
+            "generate --draft-max 8 -ub 8 Hi",
+            "-ub must be at least --draft-max + 1 = 9 to verify a draft at once, not 8",
+        ),
+        ("generate --draft-vocab 3 Hi", "--draft-vocab must be"),
+        ("generate --draft-vocab vocab.txt Hi", "--draft-vocab must be"),
         ("generate --raw -sys x Hi", "--system-prompt belongs to a chat, --raw leaves the chat template out"),
         ("generate -f x Hi", "give the prompt as an argument or with -f FILE, not both"),
         ("inspect a b", "unexpected argument 'b'"),
@@ -309,8 +329,13 @@ def test_an_empty_prompt(main):
 def test_values_that_only_the_engine_can_judge(main):
     code, _, err = main("generate", "-fa", "off", "-ctv", "q8_0", QUESTION)
     assert code in (1, 2)
-    assert "needs flash attention" in err
+    assert '-ctv "q8_0" needs flash attention' in err
     assert "should not happen" not in err
+
+
+def test_the_words_of_the_library_become_options():
+    message = "n_ctx=10 is less than n_threads_batch (see a/vocab/n_ctx.gguf, vocab.txt and vocabulary)"
+    assert name_options(message) == "-c 10 is less than -tb (see a/vocab/n_ctx.gguf, vocab.txt and vocabulary)"
 
 
 def test_progress_is_shown_on_a_terminal_only_and_once_per_percent(monkeypatch, capsys):
@@ -350,8 +375,8 @@ def test_missing_damaged_and_wrong_model_files(main, tmp_path, command):
 def test_a_prompt_that_does_not_fit(main):
     code, out, err = main("generate", "-c", "256", "-n", "300", QUESTION)
     assert (code, out) == (1, "")
-    assert "max_tokens asks for 300 tokens" in err
-    assert err.endswith("(-n sets max_tokens, -c sets n_ctx)\n")
+    assert "-n asks for 300 tokens" in err
+    assert err.endswith("of -c 256 are free: ask for fewer (-1 takes what is free) or raise -c\n")
 
 
 def test_a_model_without_a_head_is_decoded_plainly(main, tiny_model):
@@ -366,9 +391,10 @@ def test_a_model_without_a_head_is_decoded_plainly(main, tiny_model):
 
 
 def test_a_head_in_a_file_of_its_own(main, tiny_model):
-    whole = main("generate", "--json", "--raw", "-n", "8", "-m", str(tiny_model("dense")), "a")
+    options = ["--json", "--raw", "--no-adaptive", "-n", "8"]
+    whole = main("generate", *options, "-m", str(tiny_model("dense")), "a")
     files = ["-m", str(tiny_model("dense", part="trunk")), "-md", str(tiny_model("dense", part="head"))]
-    apart = main("generate", "--json", "--raw", "-n", "8", *files, "a")
+    apart = main("generate", *options, *files, "a")
     assert json.loads(apart[1])["tokens"] == json.loads(whole[1])["tokens"]
     assert json.loads(apart[1])["stats"]["draft_n"] > 0
 
@@ -417,7 +443,7 @@ def test_inspect_json(main):
 
 
 def test_demo_shows_both_texts_and_both_statistics(main, reference):
-    code, out, err = main("demo", "--repeats", "2")
+    code, out, err = main("demo", "--repeats", "2", "--no-adaptive")
     assert code == 0
     assert out.startswith(f"prompt: {demo.DEFAULT_PROMPT}\n\n--- plain ---\n")
     plain, speculative = (out.split(f"--- {name} ---\n")[1].split("\n\n")[0] for name in ("plain", "speculative"))
@@ -514,7 +540,7 @@ def test_the_median_run_is_shown():
 def test_version():
     done = nextn_command("--version")
     assert done.returncode == 0
-    assert re.fullmatch(rf"nextn {re.escape(nextn.__version__)} \(llama\.cpp \w+, stamp [\w-]+\)\n", done.stdout)
+    assert re.fullmatch(rf"nextn {re.escape(nextn.__version__)} \(llama\.cpp [\w.-]+, stamp [\w-]+\)\n", done.stdout)
 
 
 @pytest.mark.parametrize("command", [[], ["generate"], ["inspect"], ["demo"]])

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from nextn._cli.models import choose_draft, generation_options, messages_for, open_models, open_speculator
+from nextn._cli.models import generation_options, messages_for, open_models, open_speculator, read_draft
 from nextn._cli.talk import say
 from nextn.options import GenerateOptions
 from nextn.speculator import Speculator
@@ -55,10 +55,11 @@ class Comparison:
 
     @property
     def speedup_range(self) -> tuple[float, float]:
-        """The least and the greatest ratio of speeds of two runs next to each other."""
+        """The least and the greatest ratio of speeds of two runs next to each other; of 5 runs the middle 3 count."""
         pairs = zip(self.plain.runs, self.speculative.runs, strict=True)
-        ratios = [right.tokens_per_second / left.tokens_per_second for left, right in pairs]
-        return min(ratios), max(ratios)
+        ratios = sorted(right.tokens_per_second / left.tokens_per_second for left, right in pairs)
+        n_left_out = len(ratios) // 5
+        return ratios[n_left_out], ratios[-1 - n_left_out]
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -73,20 +74,19 @@ class Comparison:
 def run(args: argparse.Namespace) -> None:
     """Run the prompts and print texts, tables and a verdict."""
     prompts = args.prompts or [DEFAULT_PROMPT]
+    draft = read_draft(args)
     comparisons = []
-    with open_models(args) as (model, head):
-        draft = choose_draft(args, model, head)
-        with (
-            open_speculator(model, None, None, args) as plain,
-            open_speculator(model, head, draft, args) as speculative,
-        ):
-            for prompt in prompts:
-                comparison = _compare(prompt, plain, speculative, args)
-                comparisons.append(comparison)
-                if not args.json:
-                    print(
-                        f"\n{_table(comparison.plain.stats, comparison.speculative.stats)}\n\n{_verdict(comparison)}\n"
-                    )
+    with (
+        open_models(args) as (model, head),
+        open_speculator(model, None, None, args) as plain,
+        open_speculator(model, head, draft, args) as speculative,
+    ):
+        for prompt in prompts:
+            comparison = _compare(prompt, plain, speculative, args)
+            comparisons.append(comparison)
+            if not args.json:
+                table = _table(comparison.plain.stats, comparison.speculative.stats)
+                print(f"\n{table}\n\n{_verdict(comparison)}\n")
     if args.json:
         print(json.dumps({"prompts": [comparison.to_dict() for comparison in comparisons]}, ensure_ascii=False))
     elif len(comparisons) > 1:
@@ -164,7 +164,7 @@ def _verdict(comparison: Comparison) -> str:
 
 def _speed(speedup: float, low: float, high: float) -> str:
     """A ratio of speeds, with its least and greatest value over the runs, in words that do not flatter."""
-    times = f"{speedup:.2f} times the speed of plain decoding ({low:.2f} to {high:.2f} in single runs)"
+    times = f"{speedup:.2f} times the speed of plain decoding ({low:.2f} to {high:.2f} from run to run)"
     if low > 1:
         return f"Speculation was faster: {times}."
     if high >= 1:

@@ -7,11 +7,12 @@ import json
 from collections.abc import Iterator
 
 from nextn._cli.models import (
-    choose_draft,
+    draft_if_possible,
     generation_options,
     messages_for,
     open_models,
     open_speculator,
+    read_draft,
     read_prompt,
 )
 from nextn._cli.parser import UsageError
@@ -26,9 +27,9 @@ def run(args: argparse.Namespace) -> None:
     """Answer the prompt, or continue it."""
     if args.raw and args.system_prompt is not None:
         raise UsageError("--system-prompt belongs to a chat, --raw leaves the chat template out")
-    prompt = read_prompt(args)
+    draft, prompt = read_draft(args), read_prompt(args)
     with open_models(args) as (model, head):
-        draft = choose_draft(args, model, head)
+        draft = draft_if_possible(draft, model, head)
         with open_speculator(model, head, draft, args) as speculator:
             show = _print_json if args.json else _print_stream
             stats, finish_reason = show(speculator, prompt, args)

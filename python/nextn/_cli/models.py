@@ -16,7 +16,13 @@ from nextn.model import Model
 from nextn.options import DraftParams, GenerateOptions
 from nextn.speculator import Speculator
 
-_DRAFT_OPTIONS = {"draft_max": "n_max", "draft_min": "n_min", "draft_p_min": "p_min"}
+_DRAFT_OPTIONS = {
+    "draft_max": "n_max",
+    "draft_min": "n_min",
+    "draft_p_min": "p_min",
+    "draft_vocab": "vocab",
+    "no_adaptive": "adaptive",
+}
 
 
 @contextmanager
@@ -66,22 +72,28 @@ def open_speculator(
             yield speculator
 
 
-def choose_draft(args: argparse.Namespace, model: Model, head: Model | None) -> DraftParams | None:
-    """How to draft; None for plain decoding, which is also what a model without a head gets when nobody asked."""
+def read_draft(args: argparse.Namespace) -> DraftParams | None:
+    """How to draft, None for plain decoding."""
     given = {name: getattr(args, option) for option, name in _DRAFT_OPTIONS.items()}
-    given = {name: value for name, value in given.items() if value is not None}
+    given = {name: value for name, value in given.items() if value is not None and value is not False}
     if getattr(args, "no_draft", False):
         if given or args.model_draft is not None:
-            raise UsageError("--no-draft does not go with --draft-max, --draft-min, --draft-p-min or -md")
+            raise UsageError("--no-draft does not go with the other options about drafting")
         return None
-    if given.get("n_min", 0) > given.get("n_max", DraftParams.n_max):
-        raise UsageError("--draft-min must not be greater than --draft-max")
-    if head is None and not model.has_nextn_layer and not given and args.command == "generate":
+    if "n_min" in given and "adaptive" not in given:
+        raise UsageError("--draft-min needs --no-adaptive: an adaptive draft is as long as it pays")
+    if "adaptive" in given:
+        given["adaptive"] = False
+    if given.get("vocab", "").isdecimal():
+        given["vocab"] = int(given["vocab"])
+    return DraftParams(**given)
+
+
+def draft_if_possible(draft: DraftParams | None, model: Model, head: Model | None) -> DraftParams | None:
+    """Plain decoding for a model without a head, unless options about drafting were given: then that is an error."""
+    if draft == DraftParams() and head is None and not model.has_nextn_layer:
         say("the model has no draft head that can run: decoding plainly (nextn inspect FILE says what is in it)")
         return None
-    draft = DraftParams(**given)
-    if min(args.batch_size, args.ubatch_size) <= draft.n_max:
-        raise UsageError(f"-b and -ub must be greater than --draft-max ({draft.n_max}), so that one batch verifies it")
     return draft
 
 

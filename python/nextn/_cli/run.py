@@ -8,18 +8,11 @@ import sys
 import traceback
 from collections.abc import Sequence
 
+from nextn._cli.errors import describe
 from nextn._cli.parser import Parser, UsageError
 from nextn._cli.talk import complain
-from nextn.errors import ChatTemplateError, ContextOverflowError, NextnError, NoNextnLayerError
 
 OK, ERROR, USAGE, INTERRUPTED, BROKEN_PIPE = 0, 1, 2, 130, 141
-
-# What to do about an error, in the words of the command line.
-_HINTS: dict[type[NextnError], str] = {
-    ChatTemplateError: "--raw continues a text without a template",
-    ContextOverflowError: "-n sets max_tokens, -c sets n_ctx",
-    NoNextnLayerError: "--no-draft decodes without a draft head",
-}
 
 
 def run(parser: Parser, argv: Sequence[str] | None) -> int:
@@ -51,24 +44,10 @@ def run(parser: Parser, argv: Sequence[str] | None) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        complain(_describe(error))
+        complain(describe(error))
         _forget_stdout()
         return USAGE if isinstance(error, ValueError) else ERROR
     return OK
-
-
-def _describe(error: Exception) -> str:
-    """The error in one line."""
-    if isinstance(error, NextnError):
-        hint = next((hint for kind, hint in _HINTS.items() if isinstance(error, kind)), None)
-        return f"{error} ({hint})" if hint else str(error)
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    if isinstance(error, MemoryError):
-        return "out of memory"
-    if isinstance(error, ValueError):  # an option's value that only the library can judge
-        return str(error)
-    return f"{type(error).__name__}: {error} (this should not happen; --debug shows where)"
 
 
 def _prepare_streams(*, verbose: bool) -> None:
