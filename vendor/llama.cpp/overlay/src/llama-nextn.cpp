@@ -82,11 +82,15 @@ llama_context_params llama_nextn_apply(llama_context_params params) {
 void llama_nextn_set_outputs(llm_graph_result & res, const llama_nextn_cparams & cparams) {
     auto & nextn = res.nextn;
 
+    // Rows that may be exported are outputs always: the allocator keeps its plan while the shape of the graph stays, and
+    // would let a later operation write over rows that were no output when the plan was made.
+    for (ggml_tensor * t : { nextn.pre_norm, nextn.pre_norm ? res.t_h_nextn : nullptr, cparams.best ? res.t_logits : nullptr }) {
+        if (t) {
+            ggml_set_output(t);
+        }
+    }
     if (nextn.pre_norm && cparams.tap_pre && res.t_h_nextn) {
         res.t_h_nextn = nextn.pre_norm;
-    }
-    if (nextn.pre_norm && cparams.pre_norm) {
-        ggml_set_output(nextn.pre_norm);
     }
     if (cparams.best && res.t_logits) {
         nextn.best = llama_nextn_build_best(res.get_ctx(), res.t_logits, nextn.extra_logits, cparams.shortlist, cparams.best_p);

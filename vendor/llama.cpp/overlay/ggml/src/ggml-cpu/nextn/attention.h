@@ -1,0 +1,29 @@
+// Flash attention for the 1 to 9 tokens of a decode or verify batch, whose rows do not depend on the width of the
+// batch, on the number of threads, or on how far the memory is padded.
+//
+// The engine cuts the memory into one part per thread for a single token and does not cut it for several, and what a
+// row sums to depends on the cut. Here the cuts lie at fixed places.
+#pragma once
+
+#include "ggml.h"
+
+struct ggml_compute_params;
+
+#ifdef __cplusplus
+// The engine's attention of query rows [ir0, ir1) over the memory cells [ic0, ic1): either the result in dst, or the
+// maximum, the sum and the unnormalized values of each row at partials + ir * stride.
+typedef void (*ggml_nextn_attention_rows)(const ggml_compute_params * params, ggml_tensor * dst, int ir0, int ir1,
+                                          int64_t ic0, int64_t ic1, float * partials, int64_t stride);
+
+// False when the batch is not narrow and the engine should do it.
+bool ggml_nextn_flash_attn(const ggml_compute_params * params, ggml_tensor * dst, ggml_nextn_attention_rows rows);
+
+extern "C" {
+#endif
+
+// Bytes of work buffer for dst, 0 when this does not apply.
+size_t ggml_nextn_flash_attn_work_size(int n_threads, const struct ggml_tensor * dst);
+
+#ifdef __cplusplus
+}
+#endif
