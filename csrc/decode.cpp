@@ -15,7 +15,7 @@ static void check_seq_id(const ContextHandle & context, SeqId seq_id) {
     check_range("seq_id", seq_id.value, 0, llama_n_seq_max(context.ctx) - 1);
 }
 
-static void check_tokens(const ContextHandle & context, const std::vector<int32_t> & tokens) {
+static void check_batch(const ContextHandle & context, const std::vector<int32_t> & tokens) {
     if (tokens.empty()) {
         throw py::value_error("tokens is empty; a decode takes at least one token");
     }
@@ -26,12 +26,7 @@ static void check_tokens(const ContextHandle & context, const std::vector<int32_
                  "with a larger n_batch",
                  tokens.size(), n_batch));
     }
-    const int64_t n_vocab = context.model->n_vocab();
-    for (size_t i = 0; i < tokens.size(); ++i) {
-        if (tokens[i] < 0 || tokens[i] >= n_vocab) {
-            check_range(strf("tokens[%zu]", i).c_str(), tokens[i], 0, n_vocab - 1);
-        }
-    }
+    check_tokens(*context.model, tokens);
 }
 
 static void check_hidden(const ContextHandle & context, size_t n_tokens, const std::optional<Hidden> & hidden) {
@@ -191,8 +186,11 @@ int64_t decode(const Context & context_ref, const Tokens & tokens, const std::op
     }
     LockedPartner draft;
     const LockedContext context(context_ref);
+    if (context->has_drafter) {
+        throw Error(ErrorKind::Nextn, "a drafter computes on this draft context; close the drafter first");
+    }
     check_seq_id(*context, seq_id);
-    check_tokens(*context, tokens.values);
+    check_batch(*context, tokens.values);
     check_hidden(*context, tokens.values.size(), hidden);
     const llama_pos pos0 = check_positions(*context, tokens.values.size(), positions, seq_id);
     const auto n_tokens = static_cast<int64_t>(tokens.values.size());

@@ -12,9 +12,13 @@ DrafterHandle::DrafterHandle(std::shared_ptr<ContextHandle> tgt, std::shared_ptr
     : target(std::move(tgt)), draft(std::move(dft)), drafter(made) {}
 
 DrafterHandle::~DrafterHandle() {
+    if (!here()) {
+        return;
+    }
     const std::lock_guard target_lock(target->mutex);
     const std::lock_guard draft_lock(draft->mutex);
     llama_nextn_drafter_free(drafter);
+    draft->has_drafter = false;
 }
 
 void Drafter::close() {
@@ -29,7 +33,7 @@ static void check_options(const DrafterOptions & options, int64_t n_vocab) {
         throw py::value_error(strf("p_min must be a number from 0 to 1, not %g", options.p_min));
     }
     for (const int32_t id : options.vocab_ids) {
-        check_range("vocab", id, 0, n_vocab - 1);
+        check_range("vocab_ids", id, 0, n_vocab - 1);
     }
 }
 
@@ -50,11 +54,20 @@ std::unique_ptr<Drafter> make_drafter(const Context & target, const Context & dr
     if (llama_get_nextn(tgt->ctx) != dft->ctx) {
         throw py::value_error("the two contexts are not paired; pair them first: target.pair(draft_context)");
     }
+    if (dft->has_drafter) {
+        throw py::value_error("the draft context has a drafter already; close that first");
+    }
+    if (llama_n_seq_max(dft->ctx) < llama_n_seq_max(tgt->ctx)) {
+        throw py::value_error(strf("the draft context has n_seq_max=%u, the target %u; they must be equal",
+                                   llama_n_seq_max(dft->ctx), llama_n_seq_max(tgt->ctx)));
+    }
+    dft->begin_compute(); // its rows change their meaning
     const LogCapture log;
     llama_nextn_drafter * drafter = llama_nextn_drafter_init(tgt->ctx, dft->ctx, params);
     if (!drafter) {
         throw Error(ErrorKind::ContextCreate, "the drafter could not be made: " + log.reason());
     }
+    dft->has_drafter = true;
     return std::make_unique<Drafter>(std::make_shared<DrafterHandle>(tgt.shared(), dft.shared(), drafter));
 }
 

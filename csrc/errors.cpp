@@ -103,7 +103,7 @@ static void translate(std::exception_ptr thrown) {
 }
 
 void register_errors(py::module_ & m) {
-    (void)m;
+    (void) m;
     // fails here, at import, when the package is incomplete
     for (size_t i = 0; i < error_names.size(); ++i) {
         error_class(static_cast<ErrorKind>(i));

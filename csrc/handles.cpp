@@ -44,6 +44,15 @@ ModelHandle::~ModelHandle() {
     }
 }
 
+void check_tokens(const ModelHandle & model, const std::vector<int32_t> & tokens) {
+    const int64_t n_vocab = model.n_vocab();
+    for (size_t i = 0; i < tokens.size(); ++i) {
+        if (tokens[i] < 0 || tokens[i] >= n_vocab) {
+            check_range(strf("tokens[%zu]", i).c_str(), tokens[i], 0, n_vocab - 1);
+        }
+    }
+}
+
 ContextHandle::ContextHandle(llama_context * made, std::shared_ptr<ModelHandle> over,
                              const llama_context_params & params)
     : ctx(made), model(std::move(over)), is_draft(params.nextn_draft),
@@ -75,8 +84,9 @@ ContextHandle::~ContextHandle() {
 
 void ContextHandle::begin_compute() {
     if (!viewed.expired()) {
-        throw Error(ErrorKind::Nextn, "a view of this context's rows is alive, and a decode would move them; drop the view "
-                                      "(del), or take a copy with logits(), hidden() or embeddings_pre_norm()");
+        throw Error(ErrorKind::Nextn,
+                    "a view of this context's rows is alive, and a decode would move them; drop the view "
+                    "(del), or take a copy with logits(), hidden() or embeddings_pre_norm()");
     }
     n_outputs = n_hidden = n_pre_norm = 0;
     abort_requested = false;
@@ -93,7 +103,7 @@ void ContextHandle::export_hidden() {
 
 bool ContextHandle::should_abort(void * self) {
     auto * context = static_cast<ContextHandle *>(self);
-    if (context->abort_requested || exiting()) {
+    if (context->abort_requested || left_behind()) {
         return true;
     }
     if (!context->interrupted) {
@@ -190,7 +200,7 @@ static void check_fit(const ContextHandle & target, const ContextHandle & draft)
         throw py::value_error(
             strf("draft_context does not fit: its hidden rows are %lld wide and its vocabulary has %lld "
                  "tokens, the target's are %lld and %lld",
-                 (long long)b.n_embd(), (long long)b.n_vocab(), (long long)a.n_embd(), (long long)a.n_vocab()));
+                 (long long) b.n_embd(), (long long) b.n_vocab(), (long long) a.n_embd(), (long long) a.n_vocab()));
     }
 }
 

@@ -32,6 +32,9 @@ class ModelHandle : public ProcessBound {
     int64_t n_vocab() const { return llama_vocab_n_tokens(vocab); }
 };
 
+// Throws ValueError unless every token is in the vocabulary.
+void check_tokens(const ModelHandle & model, const std::vector<int32_t> & tokens);
+
 // An engine context and what the bindings know about its last decode.
 class ContextHandle : public ProcessBound {
   public:
@@ -52,14 +55,15 @@ class ContextHandle : public ProcessBound {
     int64_t n_pre_norm = 0; // rows before the final norm of the last decode
     bool hidden_on = false;
     bool pre_norm_on = false;
+    bool has_drafter = false;                 // a drafter computes on it, in its own way
     std::weak_ptr<ContextHandle> partner;     // also guarded by the pairing lock
     std::weak_ptr<ContextHandle> viewed;      // alive while a view is
     std::exception_ptr interrupted = nullptr; // what a signal handler raised during the decode
 
     std::atomic<bool> abort_requested{false};
 
-    // Before computing, whichever call does it: the rows of the last decode are gone from here on. Throws NextnError, and
-    // nothing is changed, while a view of them is alive.
+    // Before computing, whichever call does it: the rows of the last decode are gone from here on. Throws NextnError,
+    // and nothing is changed, while a view of them is alive.
     void begin_compute();
 
     // Switch the export of the hidden rows on.

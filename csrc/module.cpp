@@ -23,5 +23,6 @@ PYBIND11_MODULE(_core, m) {
     nextn::register_model(m);
     nextn::register_context(m);
     nextn::register_drafter(m);
+    nextn::register_length(m);
     nextn::register_chat(m);
 }

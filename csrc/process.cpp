@@ -18,10 +18,6 @@ static std::thread::id exit_thread;         // written before is_exiting
 static std::atomic<pid_t> compute_pid{0};   // the process that computed first
 static unsigned long main_thread = 0;       // Python's identifier
 
-bool exiting() {
-    return is_exiting;
-}
-
 bool left_behind() {
     return is_exiting && std::this_thread::get_id() != exit_thread;
 }
@@ -95,7 +91,7 @@ static void shutdown() {
 }
 
 void register_process(py::module_ & m) {
-    (void)m;
+    (void) m;
     main_thread = py::module_::import("threading").attr("main_thread")().attr("ident").cast<unsigned long>();
     py::module_::import("atexit").attr("register")(py::cpp_function(shutdown));
 }

@@ -24,11 +24,8 @@ class ReleaseGil {
     PyThreadState * state;
 };
 
-// Whether the interpreter exits and this is not the thread that ends it.
+// Whether the interpreter exits and this is not the thread that ends it: what it computes should stop.
 bool left_behind();
-
-// Whether the interpreter exits: running work should stop.
-bool exiting();
 
 // A handle belongs to the process that made it.
 class ProcessBound {

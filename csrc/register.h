@@ -8,6 +8,7 @@ void register_engine(pybind11::module_ & m);
 void register_model(pybind11::module_ & m);
 void register_context(pybind11::module_ & m);
 void register_drafter(pybind11::module_ & m);
+void register_length(pybind11::module_ & m);
 void register_chat(pybind11::module_ & m);
 
 } // namespace nextn

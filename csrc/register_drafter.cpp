@@ -4,7 +4,9 @@
 #include "register.h"
 
 #include <algorithm>
+#include <cstdlib>
 #include <pybind11/stl.h>
+#include <utility>
 
 namespace py = pybind11;
 
@@ -15,10 +17,25 @@ static int32_t check_seq_id(const LockedDrafter & drafter, SeqId seq_id) {
     return static_cast<int32_t>(seq_id.value);
 }
 
-static void check_head(int32_t code) {
-    if (code < 0) {
-        throw Error(ErrorKind::Decode, strf("the draft head failed to compute (code %d); begin() starts anew", code));
+// Runs the draft head; the answer, which is negative after a failure.
+template <class Call>
+static int32_t compute(const LockedDrafter & drafter, Call call) {
+    ContextHandle & context = *drafter->draft;
+    context.begin_compute();
+    const LogCapture log;
+    const int32_t code = call();
+    if (code >= 0) {
+        return code;
     }
+    if (context.interrupted) {
+        std::rethrow_exception(std::exchange(context.interrupted, nullptr));
+    }
+    if (context.abort_requested) {
+        throw Error(ErrorKind::Cancelled, "drafting was cancelled; begin() starts anew");
+    }
+    const std::string reason = log.reason();
+    throw Error(ErrorKind::Decode,
+                "drafting failed: " + (reason.empty() ? strf("code %d", code) : reason) + "; begin() starts anew");
 }
 
 static void begin(const Drafter & drafter_ref, SeqId seq_id) {
@@ -31,10 +48,14 @@ static void feed(const Drafter & drafter_ref, const Tokens & tokens, SeqId seq_i
     const auto n_tokens = static_cast<int64_t>(tokens.values.size());
     if (n_tokens > drafter->target->n_hidden) {
         throw py::value_error(strf("tokens are %lld, but the target's last decode left %lld hidden rows",
-                                   (long long)n_tokens, (long long)drafter->target->n_hidden));
+                                   (long long) n_tokens, (long long) drafter->target->n_hidden));
     }
-    check_head(llama_nextn_drafter_feed(drafter->drafter, check_seq_id(drafter, seq_id), tokens.values.data(),
-                                        static_cast<int32_t>(n_tokens), nullptr));
+    check_tokens(*drafter->target->model, tokens.values);
+    const int32_t seq = check_seq_id(drafter, seq_id);
+    compute(drafter, [&] {
+        return -std::abs(llama_nextn_drafter_feed(drafter->drafter, seq, tokens.values.data(),
+                                                  static_cast<int32_t>(n_tokens), nullptr));
+    });
 }
 
 static std::vector<int32_t> draft(const Drafter & drafter_ref, Token id_last, int64_t n_room, SeqId seq_id) {
@@ -42,10 +63,10 @@ static std::vector<int32_t> draft(const Drafter & drafter_ref, Token id_last, in
     check_range("id_last", id_last.value, 0, drafter->target->model->n_vocab() - 1);
     std::vector<int32_t> tokens(16); // the longest draft there is
     const auto room = static_cast<int32_t>(std::clamp<int64_t>(n_room, 0, tokens.size()));
-    const int32_t n = llama_nextn_draft(drafter->drafter, check_seq_id(drafter, seq_id),
-                                        static_cast<int32_t>(id_last.value), room, tokens.data(), nullptr);
-    check_head(n);
-    tokens.resize(n);
+    const int32_t seq = check_seq_id(drafter, seq_id);
+    const auto id = static_cast<llama_token>(id_last.value);
+    tokens.resize(
+        compute(drafter, [&] { return llama_nextn_draft(drafter->drafter, seq, id, room, tokens.data(), nullptr); }));
     return tokens;
 }
 

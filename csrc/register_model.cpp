@@ -31,7 +31,7 @@ struct Progress {
     static bool report(float share, void * self) { return static_cast<Progress *>(self)->keep_on(share); }
 
     bool keep_on(float share) {
-        if (exiting()) {
+        if (left_behind()) {
             cancelled = true;
         } else if (auto raised = run_signal_handlers()) {
             thrown = raised;
@@ -127,11 +127,7 @@ static std::vector<llama_token> tokenize(const Model & model_ref, const Bytes & 
 static Bytes detokenize(const Model & model_ref, const Tokens & tokens, bool remove_special, bool unparse_special) {
     const auto model = model_ref.get();
     check_size("tokens", tokens.values.size());
-    for (size_t i = 0; i < tokens.values.size(); ++i) {
-        if (tokens.values[i] < 0 || tokens.values[i] >= model->n_vocab()) {
-            check_token(*model, strf("tokens[%zu]", i).c_str(), tokens.values[i]);
-        }
-    }
+    check_tokens(*model, tokens.values);
     const auto n_tokens = static_cast<int32_t>(tokens.values.size());
     std::string text(8 * tokens.values.size() + 16, '\0');
     int32_t n = llama_detokenize(model->vocab, tokens.values.data(), n_tokens, text.data(),

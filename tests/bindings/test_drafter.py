@@ -1,0 +1,157 @@
+"""The draft engine's bindings: what is refused, and that a drafter and its contexts may go in any order."""
+
+from __future__ import annotations
+
+import gc
+
+import nextn
+import numpy as np
+import pytest
+from nextn import _core
+
+OPTIONS = {"n_max": 4, "n_min": 0, "p_min": 0.0, "adaptive": False, "n_vocab": -1, "vocab_ids": []}
+
+
+@pytest.fixture
+def pair(demo, make_context):
+    target = make_context(demo, n_rs_seq=4)
+    draft = make_context(demo, nextn_draft=True)
+    target.pair(draft)
+    return target, draft
+
+
+def drafter_of(target, draft, **options):
+    return _core.Drafter(target._core, draft._core, **{**OPTIONS, **options})
+
+
+def test_a_round(pair, tokens):
+    target, draft = pair
+    drafter = drafter_of(target, draft)
+    target.decode(tokens)
+    drafter.begin()
+    drafter.feed(tokens)
+    best = int(target.logits()[-1].argmax())
+    drafted = drafter.draft(best, 4)
+    assert 1 <= len(drafted) <= 4
+    assert target.decode([best, *drafted]) == 1 + len(drafted)
+    drafter.accept(len(drafted), 0, 100.0)
+    assert target.nextn_seq_rm(0, len(tokens) + 1, -1)
+    drafter.feed([best])
+    assert drafter.stats()["n_prefix"] == 3072
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"n_max": 0}, ValueError, "n_max must be an integer from 1 to 16, not 0"),
+        ({"n_max": 17}, ValueError, "n_max must be an integer from 1 to 16, not 17"),
+        ({"n_min": 5}, ValueError, "n_min must be an integer from 0 to 4, not 5"),
+        ({"p_min": 1.5}, ValueError, r"p_min must be a number from 0 to 1, not 1\.5"),
+        ({"p_min": float("nan")}, ValueError, "p_min must be a number from 0 to 1, not nan"),
+        ({"n_vocab": 3073}, ValueError, "n_vocab must be an integer from -1 to 3072, not 3073"),
+        ({"vocab_ids": [5, 3072]}, ValueError, "vocab_ids must be an integer from 0 to 3071, not 3072"),
+    ],
+)
+def test_wrong_options(pair, options, error, text):
+    with pytest.raises(error, match=text):
+        drafter_of(*pair, **options)
+
+
+def test_contexts_that_do_not_fit(pair, demo, make_context):
+    target, draft = pair
+    with pytest.raises(ValueError, match="the two contexts are not paired; pair them first"):
+        drafter_of(make_context(demo), draft)
+    wide = make_context(demo, n_seq_max=2)
+    target.pair(None)
+    wide.pair(draft)
+    with pytest.raises(ValueError, match="the draft context has n_seq_max=1, the target 2"):
+        drafter_of(wide, draft)
+
+
+def test_one_drafter_at_a_time(pair):
+    first = drafter_of(*pair)
+    with pytest.raises(ValueError, match="has a drafter already; close that first"):
+        drafter_of(*pair)
+    first.close()
+    drafter_of(*pair)
+
+
+def test_the_draft_context_is_the_drafters(pair, demo):
+    target, draft = pair
+    drafter = drafter_of(target, draft)
+    hidden = np.zeros((1, demo.n_embd), np.float32)
+    with pytest.raises(nextn.NextnError, match="a drafter computes on this draft context; close the drafter first"):
+        draft.decode([1], hidden=hidden)
+    drafter.close()
+    assert draft.decode([1], hidden=hidden) == 1
+    assert draft.logits().shape == (1, demo.n_vocab)
+
+
+def test_rows_from_before_a_drafter_are_gone(pair, demo):
+    target, draft = pair
+    draft.decode([1], hidden=np.zeros((1, demo.n_embd), np.float32))
+    view = draft.logits_view()
+    with pytest.raises(nextn.NextnError, match="a view of this context's rows is alive"):
+        drafter_of(target, draft)
+    del view
+    drafter_of(target, draft)
+    with pytest.raises(nextn.NextnError, match="there are no logits"):
+        draft.logits()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda d: d.feed([1, 2, 3, 4]), ValueError, "tokens are 4, but the target's last decode left 3 hidden rows"),
+        (lambda d: d.feed([3072]), ValueError, r"tokens\[0\] must be an integer from 0 to 3071, not 3072"),
+        (lambda d: d.feed([1], seq_id=1), ValueError, "seq_id must be an integer from 0 to 0, not 1"),
+        (lambda d: d.draft(-1, 4), ValueError, "id_last must be an integer from 0 to 3071, not -1"),
+        (lambda d: d.draft(1, 4, seq_id=-1), ValueError, "seq_id must be an integer from 0 to 0, not -1"),
+        (lambda d: d.accept(17, 0, 0.0), ValueError, "n_sent must be an integer from 0 to 16, not 17"),
+        (lambda d: d.accept(2, 3, 0.0), ValueError, "n_accepted must be an integer from 0 to 2, not 3"),
+        (lambda d: d.begin(7), ValueError, "seq_id must be an integer from 0 to 0, not 7"),
+    ],
+)
+def test_wrong_arguments(pair, call, error, text):
+    target, draft = pair
+    drafter = drafter_of(target, draft)
+    target.decode([1, 2, 3])
+    with pytest.raises(error, match=text):
+        call(drafter)
+
+
+@pytest.mark.parametrize("n_room", [0, -5])
+def test_no_room_is_no_draft(pair, n_room):
+    target, draft = pair
+    drafter = drafter_of(target, draft)
+    target.decode([1, 2, 3])
+    drafter.feed([1, 2, 3])
+    assert drafter.draft(4, n_room) == []
+
+
+@pytest.mark.parametrize("closed", ["target", "draft", "drafter"])
+def test_closed(pair, closed):
+    target, draft = pair
+    drafter = drafter_of(target, draft)
+    target.decode([1, 2])
+    {"target": target, "draft": draft, "drafter": drafter}[closed].close()
+    for call in (drafter.begin, lambda: drafter.feed([1]), lambda: drafter.draft(1, 4), drafter.stats):
+        with pytest.raises(nextn.ClosedError, match="is closed"):
+            call()
+    drafter.close()
+
+
+@pytest.mark.parametrize("order", ["012", "021", "102", "120", "201", "210"])
+def test_any_order_of_freeing(demo, tokens, order):
+    target = nextn.Context(demo, n_ctx=512, n_rs_seq=4)
+    draft = nextn.Context(demo, n_ctx=512, nextn_draft=True)
+    target.pair(draft)
+    drafter = drafter_of(target, draft)
+    target.decode(tokens)
+    drafter.feed(tokens)
+    drafter.draft(5, 4)
+    objects = {"0": target, "1": draft, "2": drafter}
+    del target, draft, drafter
+    for key in order:
+        del objects[key]
+        gc.collect()
