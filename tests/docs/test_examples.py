@@ -12,11 +12,12 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
 from nextn.cli import build_parser
+from nextn.options import DraftParams
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -150,6 +151,15 @@ def test_options_named_in_the_pages_exist():
         named |= {word for line in re.findall(r"\bnextn [a-z].*", text) for word in re.findall(r"\s(--[a-z-]+)", line)}
         assert named
         assert named - known - {"--draft-mx"} == set(), page.name
+
+
+def test_defaults_in_the_readme_are_those_of_the_code():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = dict(re.findall(r"`DraftParams\((\w+)=\w+\)` \| ([^|]+) \|", readme))
+    defaults = {field.name: field.default for field in fields(DraftParams)}
+    assert shown == {**{name: str(value) for name, value in defaults.items()}, "p_min": "0", "adaptive": "adaptive"}
+    assert defaults["p_min"] == 0
+    assert defaults["adaptive"] is True
 
 
 def test_links_between_pages_lead_somewhere():
