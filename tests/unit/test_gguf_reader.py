@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from gguf_bytes import F32, Q8_0, array, build, entry, model, number, string, strings, tensor, text, u32, u64
 from nextn.errors import ModelFileError
-from nextn.gguf import MetadataArray, ValueType, read_array, read_header, reader
+from nextn.gguf import MetadataArray, ValueType, cursor, read_array, read_header
 
 DEMO_MODEL = Path(__file__).parents[2] / "python" / "nextn" / "models" / "nextn-demo-q8_0.gguf"
 
@@ -339,7 +339,7 @@ def test_endless_empty_strings_take_seconds_at_most(write):
 
 def test_strings_across_windows(write, monkeypatch):
     """The walk over long arrays of strings reads in windows; entries that lie across two of them are not lost."""
-    monkeypatch.setattr(reader, "_WINDOW", 64)
+    monkeypatch.setattr(cursor, "_WINDOW", 64)
     words = ["x" * (i % 97) for i in range(500)]
     header = read_header(write(build([strings("words", words), number("after", 7)])))
     assert header.metadata["after"] == 7
@@ -382,8 +382,8 @@ def test_the_file_shrinks_while_it_is_read(write, monkeypatch):
     class Longer:
         st_size = len(SMALL) + 4096
 
-    monkeypatch.setattr(reader.os, "fstat", lambda fd: Longer)
+    monkeypatch.setattr(cursor.os, "fstat", lambda fd: Longer)
     path.write_bytes(SMALL[:40])
     with pytest.raises(ModelFileError, match="became shorter while it was read"):
         read_header(path)
-    monkeypatch.setattr(reader.os, "fstat", real)
+    monkeypatch.setattr(cursor.os, "fstat", real)

@@ -16,32 +16,24 @@ from __future__ import annotations
 
 import math
 import os
-import stat
-import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from nextn.errors import ModelFileError
+from nextn.gguf.cursor import MAX_HEADER_BYTES, Cursor, count_of, open_file, quote, show_path
 from nextn.gguf.types import NUMBER_TYPES, REMOVED_TENSOR_TYPES, TENSOR_TYPES, TensorType, ValueType
 
-# Bounds on what a header may ask of us, several times what the largest model needs (a vocabulary of 260,000 tokens
-# with its merges takes about 12 MB, a large mixture of experts has some thousand tensors). They bound the time of the
-# worst header, millions of empty strings, to seconds.
-MAX_HEADER_BYTES = 64 << 20
 MAX_METADATA = 1 << 16
-MAX_TENSORS = 1 << 17
-MAX_STRING_BYTES = 16 << 20
+MAX_TENSORS = 1 << 17  # a large mixture of experts has some thousand
 MAX_KEY_BYTES = (1 << 16) - 1  # of the specification
 MAX_NAME_BYTES = 63  # llama.cpp keeps names in 64 bytes with their final zero
 MAX_DIMENSIONS = 4
 VERSIONS = (2, 3)
 DEFAULT_ALIGNMENT = 32
 
-_WINDOW = 1 << 20
 _MIN_METADATA_BYTES = 8 + 1 + 4 + 1  # one-byte key, one-byte value
 _MIN_TENSOR_BYTES = 8 + 1 + 4 + 4 + 8  # one-byte name, no dimension
 _INT64_MAX = (1 << 63) - 1
@@ -137,8 +129,8 @@ def read_header(path: str | os.PathLike[str]) -> GgufHeader:
         ModelFileError: The file is missing, unreadable, no GGUF file, or damaged; the text has byte and field.
     """
     path = Path(path)
-    with _open(path) as file:
-        cursor = _Cursor(file, path)
+    with open_file(path) as file:
+        cursor = Cursor(file, path)
         version, n_tensors, n_metadata = _read_prologue(cursor)
         metadata = _read_metadata(cursor, n_metadata)
         alignment = _alignment(cursor, metadata)
@@ -173,131 +165,25 @@ def read_array(header: GgufHeader, key: str) -> npt.NDArray[np.generic] | list[s
     array = header.metadata[key]
     if not isinstance(array, MetadataArray):
         raise TypeError(f"{key} holds one value, not an array")
-    with _open(header.path) as file:
-        cursor = _Cursor(file, header.path, position=array.offset)
-        field = f"metadata {_quote(key)}"
+    with open_file(header.path) as file:
+        cursor = Cursor(file, header.path, position=array.offset)
+        field = f"metadata {quote(key)}"
         if array.type is ValueType.STRING:
             return [cursor.string(field) for _ in range(array.count)]
         values = np.frombuffer(cursor.take(array.size, field), NUMBER_TYPES[array.type])
         return values.astype(bool) if array.type is ValueType.BOOL else values
 
 
-class _Cursor:
-    """Reads forward through a file and refuses whatever would lie behind its end."""
-
-    def __init__(self, file: BinaryIO, path: Path, position: int = 0) -> None:
-        self.path = path
-        self.size = os.fstat(file.fileno()).st_size
-        self.position = position
-        self._file = file
-        self._window = b""
-        self._window_start = 0
-
-    def fail(self, problem: str, field: str, at: int | None = None) -> NoReturn:
-        """Raise the error for damage in ``field`` at byte ``at`` (default: here)."""
-        raise _damage(self.path, problem, field, self.position if at is None else at)
-
-    def require(self, n_bytes: int, field: str) -> None:
-        """Check that ``n_bytes`` more bytes exist and belong to a header of reasonable size."""
-        left = self.size - self.position
-        if n_bytes > left:
-            self.fail(f"needs {_count(n_bytes, 'byte')}, {_count(left, 'byte')} left: the file is truncated", field)
-        if self.position + n_bytes > MAX_HEADER_BYTES:
-            self.fail(f"the header is longer than {MAX_HEADER_BYTES:,} bytes, which no model needs", field)
-
-    def take(self, n_bytes: int, field: str) -> bytes:
-        """Read ``n_bytes`` bytes."""
-        self.require(n_bytes, field)
-        start = self.position - self._window_start
-        if start < 0 or start + n_bytes > len(self._window):
-            self._fill(max(n_bytes, _WINDOW))
-            start = 0
-            if len(self._window) < n_bytes:
-                self.fail("the file became shorter while it was read", field)
-        self.position += n_bytes
-        return self._window[start : start + n_bytes]
-
-    def number(self, layout: str, field: str) -> int:
-        """Read one integer of a `struct` layout."""
-        (value,) = struct.unpack(layout, self.take(struct.calcsize(layout), field))
-        return int(value)
-
-    def string(self, field: str, limit: int = MAX_STRING_BYTES, *, strict: bool = False) -> str:
-        """Read a string: u64 length, then bytes. ``strict`` refuses what is not UTF-8; otherwise it is replaced."""
-        length = self.number("<Q", f"{field}, length")
-        self.check_length(length, limit, field)
-        start = self.position
-        data = self.take(length, field)
-        try:
-            return data.decode("utf-8", "strict" if strict else "replace")
-        except UnicodeDecodeError:
-            self.fail("is not UTF-8 text", field, start)
-
-    def check_length(self, length: int, limit: int, field: str) -> None:
-        """Check the length of a string that was just read."""
-        left = self.size - self.position
-        if length > left:
-            self.fail(f"length {length:,}, but {_count(left, 'byte')} left", field, self.position - 8)
-        if length > limit:
-            self.fail(f"length {length:,} is over the limit of {limit:,} bytes", field, self.position - 8)
-
-    def skip(self, n_bytes: int, field: str) -> None:
-        """Go past ``n_bytes`` bytes without reading them."""
-        self.require(n_bytes, field)
-        self.position += n_bytes
-
-    def skip_strings(self, count: int, field: str) -> None:
-        """Go past ``count`` strings, checking every length. A tight loop: vocabularies have 500,000 of them."""
-        unpack = struct.Struct("<Q").unpack_from
-        at, window = 0, b""
-        for i in range(count):
-            if at + 8 > len(window):
-                self.position += at
-                self.require(8, f"{field}, element {i}")
-                self._fill(_WINDOW)
-                at, window = 0, self._window
-            start, (length,) = at, unpack(window, at)
-            at += 8 + length
-            if length > MAX_STRING_BYTES or self.position + at > self.size:
-                self.position += start + 8
-                self.check_length(length, MAX_STRING_BYTES, f"{field}, element {i}")
-        self.position += at
-
-    def _fill(self, n_bytes: int) -> None:
-        """Load the window with up to ``n_bytes`` bytes from the position on."""
-        try:
-            self._file.seek(self.position)
-            self._window = self._file.read(n_bytes)
-        except OSError as error:
-            raise _unreadable(self.path, error) from None
-        self._window_start = self.position
-
-
-def _open(path: Path) -> BinaryIO:
-    """Open a regular file; anything else (a pipe would block, a device never ends) is refused."""
-    try:
-        mode = path.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise ModelFileError(f"{_show(path)} is a directory, not a GGUF file")
-        if not stat.S_ISREG(mode):
-            raise ModelFileError(f"{_show(path)} is not a regular file")
-        return path.open("rb", buffering=0)
-    except FileNotFoundError:
-        raise ModelFileError(f"{_show(path)} does not exist") from None
-    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-        raise _unreadable(path, error) from None
-
-
-def _read_prologue(cursor: _Cursor) -> tuple[int, int, int]:
+def _read_prologue(cursor: Cursor) -> tuple[int, int, int]:
     """Read magic, version and counts. Returns version, number of tensors, number of metadata entries."""
     if cursor.size == 0:
-        raise ModelFileError(f"{_show(cursor.path)} is empty")
+        raise ModelFileError(f"{show_path(cursor.path)} is empty")
     start = cursor.take(min(cursor.size, 32), "magic")
     if not start.startswith(b"GGUF"):
         hint = next((text for magic, text in _OTHER_FILES if start.startswith(magic)), None)
         shown = start[:4].decode("latin-1")
         raise ModelFileError(
-            f"{_show(cursor.path)} is no GGUF file: it begins with {shown!a}, not 'GGUF'"
+            f"{show_path(cursor.path)} is no GGUF file: it begins with {shown!a}, not 'GGUF'"
             + (f" ({hint})" if hint else "")
         )
     cursor.position = 4
@@ -306,24 +192,24 @@ def _read_prologue(cursor: _Cursor) -> tuple[int, int, int]:
         if version and version & 0xFFFF == 0:
             cursor.fail("is that of a big-endian file; llama.cpp reads little-endian GGUF here", "version", 4)
         cursor.fail(f"{version} is not supported, only {VERSIONS[0]} and {VERSIONS[1]}", "version", 4)
-    n_tensors = _read_count(cursor, "number of tensors", _MIN_TENSOR_BYTES, MAX_TENSORS)
-    n_metadata = _read_count(cursor, "number of metadata entries", _MIN_METADATA_BYTES, MAX_METADATA)
+    n_tensors = _readcount_of(cursor, "number of tensors", _MIN_TENSOR_BYTES, MAX_TENSORS)
+    n_metadata = _readcount_of(cursor, "number of metadata entries", _MIN_METADATA_BYTES, MAX_METADATA)
     return version, n_tensors, n_metadata
 
 
-def _read_count(cursor: _Cursor, field: str, bytes_each: int, limit: int) -> int:
+def _readcount_of(cursor: Cursor, field: str, bytes_each: int, limit: int) -> int:
     """Read a count and compare it with what the rest of the file can hold."""
     start = cursor.position
     count = cursor.number("<Q", field)
     if count > (cursor.size - cursor.position) // bytes_each:
-        left = _count(cursor.size - cursor.position, "byte")
+        left = count_of(cursor.size - cursor.position, "byte")
         cursor.fail(f"{count:,} do not fit into the {left} left", field, start)
     if count > limit:
         cursor.fail(f"{count:,} is over the limit of {limit:,}", field, start)
     return count
 
 
-def _read_metadata(cursor: _Cursor, n_metadata: int) -> dict[str, MetadataValue]:
+def _read_metadata(cursor: Cursor, n_metadata: int) -> dict[str, MetadataValue]:
     """Read the metadata entries."""
     metadata: dict[str, MetadataValue] = {}
     for i in range(n_metadata):
@@ -332,12 +218,12 @@ def _read_metadata(cursor: _Cursor, n_metadata: int) -> dict[str, MetadataValue]
         if not key:
             cursor.fail("is empty", f"key of metadata entry {i}", start)
         if key in metadata:
-            cursor.fail("occurs twice", f"metadata {_quote(key)}", start)
-        metadata[key] = _read_value(cursor, f"metadata {_quote(key)}")
+            cursor.fail("occurs twice", f"metadata {quote(key)}", start)
+        metadata[key] = _read_value(cursor, f"metadata {quote(key)}")
     return metadata
 
 
-def _read_value(cursor: _Cursor, field: str) -> MetadataValue:
+def _read_value(cursor: Cursor, field: str) -> MetadataValue:
     """Read the kind of a metadata value, and the value."""
     kind = _read_kind(cursor, field)
     if kind is ValueType.STRING:
@@ -354,7 +240,7 @@ def _read_value(cursor: _Cursor, field: str) -> MetadataValue:
     return bool(value)
 
 
-def _read_kind(cursor: _Cursor, field: str) -> ValueType:
+def _read_kind(cursor: Cursor, field: str) -> ValueType:
     """Read the kind of a value or of an array's elements."""
     start = cursor.position
     number = cursor.number("<I", f"{field}, kind of value")
@@ -364,14 +250,14 @@ def _read_kind(cursor: _Cursor, field: str) -> ValueType:
         cursor.fail(f"{number} is not a kind of value", f"{field}, kind of value", start)
 
 
-def _read_array_place(cursor: _Cursor, field: str) -> MetadataArray:
+def _read_array_place(cursor: Cursor, field: str) -> MetadataArray:
     """Go past an array, checking every length in it, and return where it lies."""
     start = cursor.position
     kind = _read_kind(cursor, f"{field}, array elements")
     if kind is ValueType.ARRAY:
         cursor.fail("arrays of arrays are not supported", field, start)
     each = 8 if kind is ValueType.STRING else NUMBER_TYPES[kind].itemsize
-    count = _read_count(cursor, f"{field}, array count", each, MAX_HEADER_BYTES)
+    count = _readcount_of(cursor, f"{field}, array count", each, MAX_HEADER_BYTES)
     offset = cursor.position
     if kind is ValueType.STRING:
         cursor.skip_strings(count, field)
@@ -380,7 +266,7 @@ def _read_array_place(cursor: _Cursor, field: str) -> MetadataArray:
     return MetadataArray(type=kind, count=count, offset=offset, size=cursor.position - offset)
 
 
-def _alignment(cursor: _Cursor, metadata: dict[str, MetadataValue]) -> int:
+def _alignment(cursor: Cursor, metadata: dict[str, MetadataValue]) -> int:
     """The alignment of the tensor data, from the metadata."""
     value = metadata.get("general.alignment", DEFAULT_ALIGNMENT)
     if not isinstance(value, int) or isinstance(value, bool) or value <= 0 or value & (value - 1):
@@ -400,7 +286,7 @@ class _TensorEntry:
     offset: int
 
 
-def _read_tensor_entries(cursor: _Cursor, n_tensors: int) -> list[_TensorEntry]:
+def _read_tensor_entries(cursor: Cursor, n_tensors: int) -> list[_TensorEntry]:
     """Read the list of tensors."""
     entries: list[_TensorEntry] = []
     names: set[str] = set()
@@ -409,7 +295,7 @@ def _read_tensor_entries(cursor: _Cursor, n_tensors: int) -> list[_TensorEntry]:
         name = cursor.string(f"name of tensor {i}", MAX_NAME_BYTES, strict=True)
         if not name:
             cursor.fail("is empty", f"name of tensor {i}", start)
-        field = f"tensor {_quote(name)}"
+        field = f"tensor {quote(name)}"
         if name in names:
             cursor.fail("occurs twice", field, start)
         names.add(name)
@@ -420,7 +306,7 @@ def _read_tensor_entries(cursor: _Cursor, n_tensors: int) -> list[_TensorEntry]:
     return entries
 
 
-def _read_shape(cursor: _Cursor, field: str) -> tuple[int, ...]:
+def _read_shape(cursor: Cursor, field: str) -> tuple[int, ...]:
     """Read number and sizes of a tensor's dimensions."""
     start = cursor.position
     n_dims = cursor.number("<I", f"{field}, dimensions")
@@ -435,7 +321,7 @@ def _read_shape(cursor: _Cursor, field: str) -> tuple[int, ...]:
     return shape
 
 
-def _read_tensor_type(cursor: _Cursor, field: str, shape: tuple[int, ...]) -> TensorType:
+def _read_tensor_type(cursor: Cursor, field: str, shape: tuple[int, ...]) -> TensorType:
     """Read a tensor's type and check that a row is a whole number of its blocks."""
     start = cursor.position
     number = cursor.number("<I", f"{field}, type")
@@ -451,13 +337,13 @@ def _read_tensor_type(cursor: _Cursor, field: str, shape: tuple[int, ...]) -> Te
 
 
 def _place_tensors(
-    cursor: _Cursor, entries: list[_TensorEntry], data_offset: int, alignment: int
+    cursor: Cursor, entries: list[_TensorEntry], data_offset: int, alignment: int
 ) -> tuple[TensorInfo, ...]:
     """Turn entries into tensors, checking that their data lies one after the other and inside the file."""
     tensors = []
     expected = 0  # llama.cpp wants the data in the order of the list, without gaps other than padding
     for entry in entries:
-        field = f"tensor {_quote(entry.name)}"
+        field = f"tensor {quote(entry.name)}"
         if entry.offset != expected:
             cursor.fail(f"data offset {entry.offset:,}, expected {expected:,}", field, entry.start)
         size = math.prod(entry.shape) // entry.type.block_size * entry.type.block_bytes
@@ -477,30 +363,3 @@ def _place_tensors(
 def _pad(n_bytes: int, alignment: int) -> int:
     """The next multiple of the alignment."""
     return -(-n_bytes // alignment) * alignment
-
-
-def _unreadable(path: Path, error: OSError | ValueError) -> ModelFileError:
-    """The system's reason why a file cannot be read, as one line."""
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return ModelFileError(f"{_show(path)} cannot be read: {reason}")
-
-
-def _damage(path: Path, problem: str, field: str, at: int) -> ModelFileError:
-    """The one form of an error about damage."""
-    return ModelFileError(f"{_show(path)} is damaged at byte {at:,}: {field}: {problem}")
-
-
-def _quote(text: str) -> str:
-    """A name from the file, safe to print: escaped and short."""
-    return ascii(text if len(text) <= 80 else text[:77] + "...")
-
-
-def _show(path: Path) -> str:
-    """A path, safe to print."""
-    text = str(path)
-    return text if text.isprintable() else ascii(text)
-
-
-def _count(n: int, noun: str) -> str:
-    """A number with its noun."""
-    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
