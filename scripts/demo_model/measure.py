@@ -55,8 +55,8 @@ class Acceptance:
 def answer_all(
     model: nextn.Model, prompts: Sequence[HeldOutPrompt], *, n_max: int, max_tokens: int, threads: int | None
 ) -> list[Answered]:
-    """Answer every prompt greedily with drafts of up to n_max tokens; 0 decodes plainly."""
-    draft = nextn.DraftParams(n_max=n_max) if n_max else None
+    """Answer every prompt greedily with drafts of up to n_max tokens, whatever they cost; 0 decodes plainly."""
+    draft = nextn.DraftParams(n_max=n_max, adaptive=False) if n_max else None
     with nextn.Speculator(model, n_ctx=N_CTX, n_threads=threads, draft=draft) as speculator:
         return [
             Answered(
