@@ -21,10 +21,12 @@ own_cpp = $(shell find csrc vendor/llama.cpp/overlay -name '*.cpp' -o -name '*.c
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format stubs build wheel clean
+# Recipes share .venv and the build directories.
+.NOTPARALLEL:
+.PHONY: help demo test lint lint-python lint-types lint-cpp lint-stubs lint-vendor format stubs build wheel clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: build ## generate from the bundled model, plain and speculative, side by side
 	$(bin)/python -m nextn demo $(ARGS)
@@ -32,12 +34,22 @@ demo: build ## generate from the bundled model, plain and speculative, side by s
 test: build wheel $(stamp)/test ## build, then run the tests (ARGS goes to pytest)
 	$(bin)/python -m pytest $(ARGS)
 
-lint: build $(stamp)/test $(stamp)/lint ## ruff, mypy, clang-format, stubs, vendor
+lint: lint-python lint-types lint-cpp lint-stubs lint-vendor ## ruff, mypy, clang-format, stubs, vendor (-k: all of them)
+
+lint-python: $(stamp)/lint
 	$(bin)/ruff check
 	$(bin)/ruff format --check
+
+lint-types: build $(stamp)/test $(stamp)/lint
 	$(bin)/mypy
+
+lint-cpp: $(stamp)/lint
 	$(bin)/clang-format --dry-run --Werror $(own_cpp)
+
+lint-stubs: build $(stamp)/lint
 	$(bin)/python scripts/stubs.py
+
+lint-vendor: $(stamp)/venv
 	$(bin)/python scripts/vendor.py check
 
 format: $(stamp)/lint ## format Python and C++ in place
