@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import sys
-import types
 from pathlib import Path
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-
-try:
-    import nextn._core  # noqa: F401
-except ImportError:
-    sys.modules["nextn._core"] = types.ModuleType("nextn._core")
 
 
 @pytest.fixture
@@ -21,7 +15,9 @@ def fake(monkeypatch):
     """The fake module's classes in the places where a Speculator looks for a Model and a Context."""
     import fakes
     from nextn import _setup, speculator
+    from reference_drafter import ReferenceDrafter
 
     monkeypatch.setattr(_setup, "Model", fakes.FakeModel)
     monkeypatch.setattr(speculator, "Context", fakes.FakeContext)
+    monkeypatch.setattr(_setup, "HeadDrafter", ReferenceDrafter)
     return fakes

@@ -22,7 +22,7 @@ NAN, INF = float("nan"), float("inf")
 
 
 def test_defaults():
-    assert DraftParams() == DraftParams(n_max=3, n_min=0, p_min=0.0)
+    assert DraftParams() == DraftParams(n_max=6, n_min=0, p_min=0.0, adaptive=True, vocab="auto")
     assert GenerateParams() == GenerateParams(temperature=0.0, seed=None, max_tokens=None, stop=())
 
 
@@ -45,16 +45,16 @@ def test_options_are_keyword_only_and_frozen():
     ("cls", "name", "value", "error", "allowed"),
     [
         *(
-            (DraftParams, "n_max", value, error, "an integer from 1 to 64")
+            (DraftParams, "n_max", value, error, "an integer from 1 to 16")
             for value, error in [
-                (0, ValueError), (65, ValueError), (-1, ValueError), (10**30, ValueError), (True, TypeError),
+                (0, ValueError), (17, ValueError), (-1, ValueError), (10**30, ValueError), (True, TypeError),
                 (np.True_, TypeError), (2.0, TypeError), (NAN, TypeError), ("3", TypeError), (None, TypeError),
                 ([3], TypeError), (np.array([3]), TypeError),
             ]
         ),
-        (DraftParams, "n_min", 4, ValueError, "an integer from 0 to 3"),
-        (DraftParams, "n_min", -1, ValueError, "an integer from 0 to 3"),
-        (DraftParams, "n_min", False, TypeError, "an integer from 0 to 3"),
+        (DraftParams, "n_min", 7, ValueError, "an integer from 0 to 6"),
+        (DraftParams, "n_min", -1, ValueError, "an integer from 0 to 6"),
+        (DraftParams, "n_min", False, TypeError, "an integer from 0 to 6"),
         *(
             (DraftParams, "p_min", value, error, "a number from 0 to 1")
             for value, error in [
@@ -114,7 +114,7 @@ def test_long_values_are_shortened_in_messages():
         (lambda: SamplingParams(temp=1.0), "did you mean 'temperature'?"),
         (lambda: GenerateParams(max_token=1), "did you mean 'max_tokens'?"),
         (lambda: GenerateParams(stops="a"), "did you mean 'stop'?"),
-        (lambda: DraftParams(zzz=1), "it takes n_max, n_min, p_min"),
+        (lambda: DraftParams(zzz=1), "it takes n_max, n_min, p_min, adaptive, vocab"),
         (
             lambda: GenerateParams.of("Speculator.generate", {"temprature": 1}),
             "Speculator.generate() got an unexpected",
@@ -163,3 +163,26 @@ def test_bools_are_bools():
     assert check_bool("x", np.True_) is True
     with pytest.raises(TypeError, match="x must be True or False, not 1"):
         check_bool("x", 1)
+
+
+def test_vocab_of_the_draft_head(tmp_path):
+    assert [DraftParams(vocab=v).n_vocab for v in ("auto", "full", 1024)] == [0, -1, 1024]
+    assert DraftParams(vocab=[5, 3]).vocab_ids == (5, 3)
+    ids = tmp_path / "ids.txt"
+    ids.write_text("7\n8\n")
+    assert DraftParams(vocab=ids).vocab_ids == DraftParams(vocab=str(ids)).vocab_ids == (7, 8)
+    ids.write_text("7 eight")
+    with pytest.raises(ValueError, match="no text file with one token id per line"):
+        DraftParams(vocab=ids)
+    with pytest.raises(ValueError, match="cannot be read: No such file"):
+        DraftParams(vocab="automatic")
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [(255, ValueError), (True, TypeError), (1.5, TypeError), (None, TypeError), ([], ValueError), ([-1], ValueError),
+     (["a"], TypeError), (b"auto", TypeError), ({}, TypeError)],
+)  # fmt: skip
+def test_a_wrong_vocab_is_refused(value, error):
+    with pytest.raises(error, match="^vocab must be"):
+        DraftParams(vocab=value)

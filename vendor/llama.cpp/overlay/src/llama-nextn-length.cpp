@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <cmath>
 
-static constexpr double fade_per_trial = 0.98; // half of the evidence is at most 35 trials old
-static constexpr double prior_trials   = 2;
+static constexpr double fade_per_trial = 0.99; // half of the evidence is at most 70 trials old
+static constexpr double prior_trials   = 2;    // of the head's own probability
+static constexpr double even_trials    = 20;   // of all positions being equally good
 static constexpr int    sure_samples   = 3;    // a cost with fewer may be one slow step
 static constexpr int    probe_first    = 8;    // rounds without drafting before the head is tried again
 static constexpr int    probe_last     = 256;
+static constexpr int    plain_interval = 256;  // rounds with drafting before one without
 
 // What is believed before anything was measured: low costs and a good head, so that drafting gets its try.
 static constexpr double guess_per_token  = 0.15; // of one decode, for each further token to verify
@@ -45,7 +47,7 @@ double llama_nextn_length::acceptance(int position, float p) const {
     const double base = (bin.accepted + prior_trials * p) / (bin.trials + prior_trials);
 
     const auto & pos    = by_position[std::min(position, k_max)];
-    const double factor = (pos.accepted + prior_trials) / (pos.trials + prior_trials);
+    const double factor = (pos.accepted + even_trials) / (pos.trials + even_trials);
     return std::clamp(base * factor, 0.0, 1.0);
 }
 
@@ -53,7 +55,8 @@ double llama_nextn_length::acceptance(int position, float p) const {
 void llama_nextn_length::learn_expected() {
     expected[0] = guess_acceptance;
     for (int i = 1; i <= k_max; ++i) {
-        expected[i] = (outcomes[i].accepted + prior_trials * expected[i - 1]) / (outcomes[i].trials + prior_trials);
+        const double weight = i == 1 ? prior_trials : even_trials;
+        expected[i] = (outcomes[i].accepted + weight * expected[i - 1]) / (outcomes[i].trials + weight);
     }
 }
 
@@ -127,6 +130,11 @@ int llama_nextn_length::best_ahead(const std::vector<float> & p, bool drafted_on
 }
 
 int llama_nextn_length::plan() {
+    // what drafting is compared with has to be known, and to stay so while drafting never stops
+    if (verify[1].count < sure_samples || ++rounds_since_plain >= plain_interval) {
+        rounds_since_plain = 0;
+        return 0;
+    }
     double    value;
     const int k = best_ahead({}, false, value);
     if (k > 0) {
@@ -138,6 +146,7 @@ int llama_nextn_length::plan() {
         return 0;
     }
     if (++rounds_off < probe_interval) {
+        rounds_since_plain = 0;
         return 0;
     }
     rounds_off     = 0;

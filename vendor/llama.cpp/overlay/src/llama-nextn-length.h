@@ -78,6 +78,7 @@ private:
     std::array<counts, k_max + 1>   outcomes;    // by position, whatever the probability
     std::array<double, k_max + 1>   expected;    // acceptance at a position whose probability is not known yet
 
-    int rounds_off     = 0;
-    int probe_interval = 8;
+    int rounds_since_plain = 0;
+    int rounds_off         = 0;
+    int probe_interval     = 8;
 };
