@@ -11,7 +11,7 @@ import numpy as np
 
 from nextn.context import Context
 from nextn.drafting import Drafter, HeadDrafter, IntArray, NoDrafter
-from nextn.errors import NoNextnLayerError
+from nextn.errors import ContextCreateError, NoNextnLayerError
 from nextn.model import Model
 from nextn.options import DraftParams, check_int
 
@@ -66,16 +66,26 @@ def make_pair(
     """
     if not isinstance(draft, DraftParams):
         drafter = NoDrafter() if draft is None else draft
-        return make_context(model, n_rs_seq=drafter.n_max), None, drafter
+        return _make_target(model, drafter.n_max, make_context), None, drafter
     if not head.has_nextn_layer:
         raise NoNextnLayerError(
             f"{head.path} has no NextN layer to draft with (or was loaded without it): nextn inspect {head.path} lists"
             " what it has; draft=None decodes plainly"
         )
-    ctx_tgt = make_context(model, n_rs_seq=draft.n_max)
+    ctx_tgt = _make_target(model, draft.n_max, make_context)
     ctx_dft = make_context(head, nextn_draft=True)
     ctx_tgt.pair(ctx_dft)
     return ctx_tgt, ctx_dft, HeadDrafter(ctx_tgt, ctx_dft, draft)
+
+
+def _make_target(model: Model, n_max: int, make_context: Callable[..., Context]) -> Context:
+    """The target, with as many snapshots of its recurrent state as a draft may have tokens."""
+    try:
+        return make_context(model, n_rs_seq=n_max)
+    except ContextCreateError as error:
+        if n_max == 0:
+            raise
+        raise ContextCreateError(f"{error}; draft=None decodes plainly and keeps none") from None
 
 
 def check_tokens(tokens: Any, n_vocab: int) -> IntArray:

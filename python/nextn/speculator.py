@@ -248,9 +248,10 @@ class Speculator:
         while state.finish_reason is None:
             with state.counters.timed("predicted"):
                 draft = self._draft_step(state)
-                accepted = self._verify(state, draft)
-                self._roll_back(state, draft, accepted)
+                self._verify(state, draft)
+                accepted = self._accept(state, draft)
                 emitted = self._emit(state, draft[: accepted.n_accepted], accepted.id_next)
+                self._roll_back(state, draft, emitted)
                 state.counters.count_round(len(draft), min(accepted.n_accepted, len(emitted.tokens)))
             yield emitted
 
@@ -280,19 +281,25 @@ class Speculator:
             n_room = state.n_left - 1
             return self._drafter.draft(state.id_last, state.n_past, n_room)[:n_room]
 
-    def _verify(self, state: State, draft: IntArray) -> Accepted:
-        """Decode id_last and the draft in one batch; the rule compares the draft with the target's own choices."""
+    def _verify(self, state: State, draft: IntArray) -> None:
+        """Let the target decode id_last and the draft in one batch."""
         with state.counters.timed("verify"):
             self._ctx_tgt.decode([state.id_last, *draft.tolist()], outputs="all")
-            return state.rule(draft, self._ctx_tgt.logits_view())
 
-    def _roll_back(self, state: State, draft: IntArray, accepted: Accepted) -> None:
-        """Tell the drafter what was kept and take rejected tokens out of both memories."""
+    def _accept(self, state: State, draft: IntArray) -> Accepted:
+        """Compare the draft with the target's own choices, and tell the drafter."""
+        with state.counters.timed("verify"):
+            accepted = state.rule(draft, self._ctx_tgt.logits_view())
         with state.counters.timed("draft"):
             self._drafter.accept(accepted.n_accepted)
-        state.n_past += 1 + accepted.n_accepted
-        if accepted.n_accepted < len(draft) and not self._ctx_tgt.nextn_seq_rm(_SEQ_ID, state.n_past, -1):
-            raise RollbackError(f"the target could not take back {len(draft) - accepted.n_accepted} rejected tokens")
+        return accepted
+
+    def _roll_back(self, state: State, draft: IntArray, emitted: Emitted) -> None:
+        """Take out of both memories what was decoded and is not in the text: rejected, or behind the end."""
+        n_emitted = len(emitted.tokens)  # of which the last is not decoded
+        state.n_past += n_emitted
+        if n_emitted <= len(draft) and not self._ctx_tgt.nextn_seq_rm(_SEQ_ID, state.n_past, -1):
+            raise RollbackError(f"the target could not take back {len(draft) + 1 - n_emitted} tokens")
 
     def _emit(self, state: State, accepted: IntArray, id_next: int) -> Emitted:
         """Turn the accepted tokens and the next one into text, up to the end of the generation if it is among them."""

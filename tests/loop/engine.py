@@ -11,7 +11,9 @@ from nextn.context import Context
 
 ROOT = Path(__file__).resolve().parents[2]
 DEMO = ROOT / "python" / "nextn" / "models" / "nextn-demo-q8_0.gguf"
-SIZES = {"n_ctx": 1024, "n_batch": 256, "n_ubatch": 64}  # small, so that prompts of 600 tokens cross both
+# Small batches, so that prompts of 600 tokens cross both limits. One thread: these models gain nothing from a second,
+# and lose much when another process wants its core.
+SIZES = {"n_ctx": 1024, "n_batch": 256, "n_ubatch": 64, "n_threads": 1}
 
 
 @cache
@@ -26,11 +28,11 @@ def chat_prompt(model, text):
     return model.tokenize(f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n", parse_special=True)
 
 
-def plain(model, prompt, n_predict, *, n_ubatch=SIZES["n_ubatch"]):
+def plain(model, prompt, n_predict):
     """Greedy tokens, one decode per token, without a Speculator."""
-    with Context(model, n_ctx=SIZES["n_ctx"], n_batch=256, n_ubatch=n_ubatch) as context:
-        for start in range(0, len(prompt), n_ubatch):
-            context.decode(prompt[start : start + n_ubatch], outputs="last")
+    with Context(model, **SIZES) as context:
+        for start in range(0, len(prompt), SIZES["n_ubatch"]):
+            context.decode(prompt[start : start + SIZES["n_ubatch"]], outputs="last")
         out = []
         while True:
             out.append(int(np.argmax(context.logits()[-1])))

@@ -11,18 +11,17 @@ from nextn.options import DraftParams
 from nextn.speculator import Speculator
 
 # Each compares at least LEAST tokens; together more than 20,000.
-LEAST = 3_600
+LEAST = 4_200
 MODELS = {
     "demo-q8_0": None,
     "dense-q8_0": {"kind": "dense", "type": "q8_0"},
     "dense-q4_0": {"kind": "dense", "type": "q4_0"},
     "moe-q8_0": {"kind": "moe", "type": "q8_0"},
     "moe-q4_0": {"kind": "moe", "type": "q4_0"},
-    "next-q8_0": {"kind": "next", "type": "q8_0"},
 }
 # A random head is never right about a random trunk; this one is often, so that its drafts are accepted and rejected.
-AGREEING = {"tied": False, "agreement": 0.97, "special_scale": 0.0}
-N_PROMPTS = (1, 2, 17, 63, 64, 65, 256, 257, 600)
+AGREEING = {"tied": False, "agreement": 0.99, "special_scale": 0.0}
+N_PROMPTS = (1, 2, 63, 64, 65, 257, 600)
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -34,7 +33,7 @@ def case(request, tiny_model):
         if sizes is None:
             heldout = [chat_prompt(model, text) for text in heldout_prompts()]
             long = [token for prompt in heldout for token in prompt]
-            prompts = [*heldout[::12], *(long[-n:] for n in N_PROMPTS)]
+            prompts = [*heldout[::20], *(long[-n:] for n in N_PROMPTS)]
         else:
             prompts = [rng.integers(0, model.n_vocab, size=n).tolist() for n in N_PROMPTS]
         with Speculator(model, draft=None, **SIZES) as spec:
@@ -52,14 +51,16 @@ def test_nothing_that_drafts_changes_a_token(case):
     model, cases = case
     rng = np.random.default_rng(12)
     n_compared, rates = 0, {}
-    for n_max in range(1, 9):
-        with Speculator(model, draft=DraftParams(n_max=n_max), **SIZES) as spec:
+    fixed = [DraftParams(n_max=n_max, adaptive=False, vocab="full") for n_max in range(1, 9)]
+    for draft in (*fixed, DraftParams(), DraftParams(n_max=16, adaptive=False, vocab=300)):
+        with Speculator(model, draft=draft, **SIZES) as spec:
             for prompt, expected in cases:
                 result = spec.generate(prompt, max_tokens=48)
-                assert result.tokens == expected.tokens, f"head, n_max={n_max}, prompt of {len(prompt)}"
+                assert result.tokens == expected.tokens, f"{draft}, prompt of {len(prompt)}"
                 assert (result.text, result.finish_reason) == (expected.text, expected.finish_reason)
                 n_compared += len(result.tokens)
-                rates.setdefault("head", []).append(result.stats.acceptance_rate)
+                if draft in fixed:
+                    rates.setdefault("head", []).append(result.stats.acceptance_rate)
     for n_max, share_right in ((1, 0.5), (2, 0.0), (3, 0.9), (4, 0.5), (6, 1.0), (8, 0.9)):
         for prompt, expected in cases:
             script = corrupted(rng, expected.tokens, model.n_vocab, share_right)

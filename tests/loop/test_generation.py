@@ -10,7 +10,14 @@ import pytest
 from engine import DEMO, SIZES, chat_prompt, heldout_prompts
 from nextn.accept import accept_greedy
 from nextn.drafting import ScriptedDrafter
-from nextn.errors import ClosedError, ContextOverflowError, ModelFileError, NextnError, NoNextnLayerError
+from nextn.errors import (
+    ClosedError,
+    ContextCreateError,
+    ContextOverflowError,
+    ModelFileError,
+    NextnError,
+    NoNextnLayerError,
+)
 from nextn.model import Model
 from nextn.options import DraftParams, GenerateParams
 from nextn.speculator import Speculator
@@ -142,7 +149,7 @@ def force_script(spec, script):
 
 
 def test_max_tokens_and_a_full_context(demo):
-    with Speculator(demo, n_ctx=60, n_batch=32, n_ubatch=32) as small:
+    with Speculator(demo, n_ctx=60, n_batch=32, n_ubatch=32, n_threads=1) as small:
         assert small.n_ctx == 60
         prompt = chat_prompt(demo, heldout_prompts()[0])
         assert 10 < len(prompt) < 55
@@ -179,8 +186,8 @@ def test_context_length_by_default(demo):
         ({"n_ctx": True}, TypeError, "n_ctx must be an integer from 0 to 2147483647, not True"),
         ({"n_ctx": 512.0}, TypeError, "n_ctx must be"),
         ({"n_batch": 0}, ValueError, "n_batch must be an integer from 1"),
-        ({"n_ubatch": 3}, ValueError, "n_ubatch must be at least n_max + 1 = 4 to verify a draft at once, not 3"),
-        ({"n_batch": 3}, ValueError, "n_batch must be at least n_max + 1 = 4"),
+        ({"n_ubatch": 3}, ValueError, "n_ubatch must be at least n_max + 1 = 7 to verify a draft at once, not 3"),
+        ({"n_batch": 3}, ValueError, "n_batch must be at least n_max + 1 = 7"),
         ({"n_gpu_layers": 3}, TypeError, "n_gpu_layers is for a model given as a path"),
         ({"draft_model": 7}, TypeError, "draft_model must be a Model or a path, not int"),
         ({"hidden_tap": "both"}, ValueError, "hidden_tap"),
@@ -242,7 +249,7 @@ def test_models_that_cannot_speculate(tiny_model):
     with Model(tiny_model("dense", part="trunk")) as model:
         with pytest.raises(NoNextnLayerError, match="draft=None decodes plainly"):
             Speculator(model)
-        with Speculator(model, draft=None, n_ctx=256) as spec:
+        with Speculator(model, draft=None, n_ctx=256, n_threads=1) as spec:
             assert len(spec.generate([1, 2], max_tokens=3).tokens) == 3
     with Model(DEMO, load_nextn=False) as model, pytest.raises(NoNextnLayerError, match="was loaded without it"):
         Speculator(model)
@@ -250,20 +257,29 @@ def test_models_that_cannot_speculate(tiny_model):
         Speculator("nowhere.gguf")
 
 
+def test_an_architecture_without_snapshots_decodes_plainly(tiny_model):
+    with Model(tiny_model("next", type="q8_0", special_scale=0.0)) as model:
+        with pytest.raises(ContextCreateError, match="no snapshots of the recurrent layers of qwen3next.*draft=None"):
+            Speculator(model)
+        with Speculator(model, draft=None, n_ctx=256, n_threads=1) as spec:
+            assert len(spec.generate([1, 2], max_tokens=30).tokens) == 30
+
+
 @pytest.mark.parametrize("part", ["head", "legacy-head"])
 def test_a_second_file_can_hold_the_head(tiny_model, part):
     sizes = {"type": "q8_0", "tied": False, "agreement": 0.97, "special_scale": 0.0}
-    with Speculator(tiny_model("dense", **sizes), n_ctx=256) as whole:
+    options = {"n_ctx": 256, "n_threads": 1, "draft": DraftParams(adaptive=False, vocab="full")}
+    with Speculator(tiny_model("dense", **sizes), **options) as whole:
         expected = whole.generate([5, 6, 7], max_tokens=60)
     trunk, head = tiny_model("dense", part="trunk", **sizes), tiny_model("dense", part=part, **sizes)
-    with Speculator(trunk, draft_model=head, n_ctx=256) as spec:
+    with Speculator(trunk, draft_model=head, **options) as spec:
         result = spec.generate([5, 6, 7], max_tokens=60)
     assert result.tokens == expected.tokens
     assert result.stats.draft_n_accepted == expected.stats.draft_n_accepted > 0
 
 
 def test_closing(demo):
-    spec = Speculator(str(DEMO), n_ctx=256)
+    spec = Speculator(str(DEMO), n_ctx=256, n_threads=1)
     stream = spec.stream("a", max_tokens=50)
     next(stream)
     spec.close()
@@ -274,7 +290,7 @@ def test_closing(demo):
         next(stream)
     with pytest.raises(ClosedError, match="this Speculator was closed"):
         spec.generate("a")
-    with Speculator(demo, n_ctx=256) as borrowed:
+    with Speculator(demo, n_ctx=256, n_threads=1) as borrowed:
         assert not borrowed.closed
     assert not demo.closed
 
@@ -306,7 +322,7 @@ def test_threads_take_turns(demo, spec):
 
 
 def test_close_from_another_thread_ends_a_request(demo):
-    spec = Speculator(demo, n_ctx=2000)
+    spec = Speculator(demo, n_ctx=2000, n_threads=1)
     started, errors = threading.Event(), []
 
     def work():
