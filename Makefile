@@ -10,7 +10,6 @@ ARGS ?=
 
 bin    := $(VENV)/bin
 stamp  := $(VENV)/.stamps
-export PATH := $(abspath $(bin)):$(PATH)
 export CMAKE_BUILD_PARALLEL_LEVEL ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
