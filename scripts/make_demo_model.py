@@ -2,7 +2,7 @@
 """Make the bundled demo model, or one like it: check, train, export, measure.
 
     python scripts/make_demo_model.py all --work WORK              # about 95 minutes on two cores
-    python scripts/make_demo_model.py all --work WORK --smoke      # the same steps in two minutes; the model is poor
+    python scripts/make_demo_model.py all --work WORK --smoke      # the same steps in three minutes; the model is poor
     python scripts/make_demo_model.py measure python/nextn/models/nextn-demo-q8_0.gguf
     python scripts/make_demo_model.py corpus --show 5
 
