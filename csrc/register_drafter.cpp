@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <pybind11/stl.h>
+#include <pybind11/typing.h>
 #include <utility>
 
 namespace py = pybind11;
@@ -78,7 +79,7 @@ static void accept(const Drafter & drafter_ref, int64_t n_sent, int64_t n_accept
                                static_cast<int32_t>(n_accepted), verify_us);
 }
 
-static py::dict stats(const Drafter & drafter_ref, SeqId seq_id) {
+static py::typing::Dict<py::str, py::object> stats(const Drafter & drafter_ref, SeqId seq_id) {
     llama_nextn_draft_stats s;
     {
         const ReleaseGil released;
@@ -91,7 +92,7 @@ static py::dict stats(const Drafter & drafter_ref, SeqId seq_id) {
         verify.append(s.cost_verify_us[n]);
         head.append(s.cost_draft_us[n]);
     }
-    py::dict out;
+    py::typing::Dict<py::str, py::object> out;
     out["n_prefix"] = s.n_prefix;
     out["n_extra"] = s.n_extra;
     out["n_extra_bytes"] = s.n_extra_bytes;

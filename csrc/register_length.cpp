@@ -9,7 +9,8 @@ namespace nextn {
 
 // Arithmetic without an engine, bound for the tests that run it against simulated costs and acceptance.
 void register_length(py::module_ & m) {
-    py::class_<llama_nextn_length> c(m, "DraftLength", "Chooses how many tokens to draft, from the numbers it is told.");
+    py::class_<llama_nextn_length> c(m, "DraftLength",
+                                     "Chooses how many tokens to draft, from the numbers it is told.");
     c.def(py::init<int>(), py::arg("n_max"));
     c.def("plan", &llama_nextn_length::plan, "Bound on the coming draft; 0: decode plainly. Once a round.");
     c.def("go_on", &llama_nextn_length::go_on, py::arg("p"), "Whether one more draft step pays after these.");

@@ -3,10 +3,10 @@
     python scripts/bench_engine.py python/nextn/models/nextn-demo-q8_0.gguf
     python scripts/bench_engine.py shape.gguf --rates 0.85 0.72 0.61 0.52 --upstream build-of-the-pin/bin/llama-server
 
-With --rates a drafted token counts as accepted at random: entry j is the share of rounds in which the first j tokens are
-all accepted, as in llama-server's --spec-synth-rates. That is for models of random weights, whose heads are never right;
-the text means nothing then, the work per round is real. Without it acceptance is the model's own, on prompts of the
-bundled model's held-out set.
+With --rates a drafted token counts as accepted at random: entry j is the share of rounds in which the first j tokens
+are all accepted, as in llama-server's --spec-synth-rates. That is for models of random weights, whose heads are never
+right; the text means nothing then, the work per round is real. Without it acceptance is the model's own, on prompts of
+the bundled model's held-out set.
 
 --upstream names an unpatched llama-server of the same pin. It runs plain and with --spec-type draft-mtp at each length,
 one server at a time on the same prompts, and its own timings are read.
@@ -46,7 +46,9 @@ class Times:
     draft_n: int = 0
     accepted: int = 0
     total: float = 0.0
-    phases: dict[str, float] = field(default_factory=lambda: {"draft": 0.0, "verify": 0.0, "accept": 0.0, "rollback": 0.0})
+    phases: dict[str, float] = field(
+        default_factory=lambda: {"draft": 0.0, "verify": 0.0, "accept": 0.0, "rollback": 0.0}
+    )
 
     @property
     def rate(self) -> float:
@@ -191,7 +193,9 @@ def upstream_arms(args: argparse.Namespace, prompts: list[list[int]]) -> dict[st
 def report(args: argparse.Namespace, ours: dict[str, list[Times]], upstream: dict[str, list[float]]) -> None:
     """Print a Markdown table."""
     kind = f"accepted at random, rates {args.rates}" if args.rates else "the model's own acceptance"
-    print(f"{args.model.name}, {args.threads} threads, {args.n_predict} tokens a prompt, {args.repeats} repeats, {kind}\n")
+    print(
+        f"{args.model.name}, {args.threads} threads, {args.n_predict} tokens a prompt, {args.repeats} repeats, {kind}\n"
+    )
     print("| arm | tokens/s | of plain | acceptance | mean length | draft | verify | accept | rollback | rest |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     plain = [run.rate for run in ours["plain"]]
@@ -200,8 +204,9 @@ def report(args: argparse.Namespace, ours: dict[str, list[Times]], upstream: dic
         drafted, accepted = sum(r.draft_n for r in runs), sum(r.accepted for r in runs)
         rounds, spent = sum(r.n_rounds for r in runs), sum(r.total for r in runs)
         shares = [sum(r.phases[p] for r in runs) / spent for p in runs[0].phases]
-        print(f"| {name} | {median(r.rate for r in runs):.1f} | {ratio:.2f} | {accepted / max(drafted, 1):.3f} "
-              f"| {1 + accepted / rounds:.2f} | " + " | ".join(f"{s:.1%}" for s in (*shares, 1 - sum(shares))) + " |")  # fmt: skip
+        cells = [f"{median(r.rate for r in runs):.1f}", f"{ratio:.2f}", f"{accepted / max(drafted, 1):.3f}"]
+        cells += [f"{1 + accepted / rounds:.2f}", *(f"{share:.1%}" for share in (*shares, 1 - sum(shares)))]
+        print(f"| {name} | {' | '.join(cells)} |")
     for name, rates in upstream.items():
         ratio = median(rates) / median(upstream["upstream plain"])
         print(f"| {name} | {median(rates):.1f} | {ratio:.2f} | | | | | | | |")
@@ -211,7 +216,9 @@ def main() -> None:
     """Parse, run, print."""
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("model", type=Path)
-    ap.add_argument("--rates", type=float, nargs="+", help="accept at random: share of rounds with the first j accepted")
+    ap.add_argument(
+        "--rates", type=float, nargs="+", help="accept at random: share of rounds with the first j accepted"
+    )
     ap.add_argument("--upstream", help="an unpatched llama-server of the same pin")
     ap.add_argument("--k", type=int, nargs="+", default=[1, 2, 3, 4, 6], help="fixed draft lengths")
     ap.add_argument("--n-max", type=int, default=8, help="bound of the adaptive length")

@@ -150,8 +150,11 @@ class HeadDrafter:
         self._core.feed(self._round[: n_accepted + 1])
 
     def stats(self) -> dict[str, Any]:
-        """The size of the shortlist (n_prefix, n_extra, n_extra_bytes, miss_rate) and the engine's running estimates of
-        verifying n = 1 .. 16 tokens (verify_us) and drafting as many (draft_us), in microseconds.
+        """What the engine knows.
+
+        Returns:
+            The size of the shortlist: n_prefix, n_extra, n_extra_bytes, miss_rate. And running estimates, in
+            microseconds, of verifying n = 1 .. 16 tokens (verify_us) and of drafting as many (draft_us).
         """
         return dict(self._core.stats())
 

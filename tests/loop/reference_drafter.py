@@ -14,7 +14,7 @@ _SEQ_ID = 0
 
 
 class ReferenceDrafter:
-    """What the draft engine does, one decode at a time in Python: the whole vocabulary, lengths by n_max, n_min and p_min.
+    """What the draft engine does, one decode at a time in Python; lengths by n_max, n_min and p_min alone.
 
     The head reads token x_p next to h_(p-1), the target's hidden row of the position before (zeros at position 0), and
     proposes x_(p+1). Further down a chain there is no target row yet; the head's own hidden row stands in for it.

@@ -1,4 +1,4 @@
-"""The controller of the draft length against simulated costs and acceptance: it comes close to the best fixed length."""
+"""The controller of the draft length against simulated costs: it comes close to the best fixed length."""
 
 from __future__ import annotations
 

@@ -31,7 +31,8 @@ enum llama_nextn_tap {
 LLAMA_API const char * llama_nextn_build_stamp(void);
 
 // Whether the loaded model carries a NextN block that a draft context can run. False for a model without one, for a
-// model loaded without it (llama_model_params.load_mtp), and for architectures whose draft graph the fork does not know.
+// model loaded without it (llama_model_params.load_mtp), and for architectures whose draft graph the fork does not
+// know.
 LLAMA_API bool llama_model_has_nextn_layer(const struct llama_model * model);
 
 // Whether the file holds only the head: such a model can be drafted with, not decoded with.
@@ -74,7 +75,8 @@ LLAMA_API int32_t llama_nextn_max_rollback(const struct llama_context * ctx_tgt,
 // Remove the positions [p0, p1) of a sequence from the target and from its paired draft context, or from neither
 // (p0 < 0 means 0, p1 < 0 means the end). False, and nothing changed, when the recurrent state cannot follow: the
 // range is not a suffix, or reaches deeper than llama_nextn_max_rollback. Removing the whole sequence always works.
-LLAMA_API bool llama_context_nextn_seq_rm(struct llama_context * ctx_tgt, llama_seq_id seq_id, llama_pos p0, llama_pos p1);
+LLAMA_API bool llama_context_nextn_seq_rm(struct llama_context * ctx_tgt, llama_seq_id seq_id, llama_pos p0,
+                                          llama_pos p1);
 
 // Search the best token of each output row in the graph: no row of logits has to be scanned, or, unless keep_logits,
 // copied to the host. with_p: its probability in the soft-max over the row, too.
@@ -95,17 +97,17 @@ struct llama_nextn_draft_params {
     int32_t n_min;    // with adaptive off: drafts shorter than this are dropped
     float   p_min;    // stop the chain at a token whose probability in the draft head is lower
     bool    adaptive; // choose the length by accepted tokens per second; off: n_max, n_min and p_min alone decide
-    int32_t n_vocab;  // tokens the draft head scores: 0 chooses and adapts, -1 all, else the first n_vocab ids and the added
-                      // ones (special tokens, those of the prompt and of recent output)
+    int32_t n_vocab;  // tokens the draft head scores: 0 chooses and adapts, -1 all, else the first n_vocab ids and the
+                     // added ones (special tokens, those of the prompt and of recent output)
     const llama_token * vocab_ids; // score these and the added ones instead; NULL: no such list
     int32_t             n_vocab_ids;
 };
 
 struct llama_nextn_draft_stats {
-    int32_t n_prefix;       // ids [0, n_prefix) are scored
-    int32_t n_extra;        // and this many others
-    int64_t n_extra_bytes;  // memory of the shortlist beside the model
-    double  miss;           // running share of the target's tokens that the shortlist lacked
+    int32_t n_prefix;           // ids [0, n_prefix) are scored
+    int32_t n_extra;            // and this many others
+    int64_t n_extra_bytes;      // memory of the shortlist beside the model
+    double  miss;               // running share of the target's tokens that the shortlist lacked
     double  cost_verify_us[17]; // running estimate of verifying n tokens, index n; 0: not measured
     double  cost_draft_us[17];  // of drafting n
 };
@@ -114,9 +116,10 @@ LLAMA_API struct llama_nextn_draft_params llama_nextn_draft_default_params(void)
 
 // A drafter over two contexts paired by llama_set_nextn, which it needs as long as it lives. NULL when they are not
 // paired or a parameter is out of range.
-LLAMA_API struct llama_nextn_drafter * llama_nextn_drafter_init(
-        struct llama_context * ctx_tgt, struct llama_context * ctx_dft, struct llama_nextn_draft_params params);
-LLAMA_API void llama_nextn_drafter_free(struct llama_nextn_drafter * drafter);
+LLAMA_API struct llama_nextn_drafter * llama_nextn_drafter_init(struct llama_context *          ctx_tgt,
+                                                                struct llama_context *          ctx_dft,
+                                                                struct llama_nextn_draft_params params);
+LLAMA_API void                         llama_nextn_drafter_free(struct llama_nextn_drafter * drafter);
 
 // Forget a sequence: nothing of it reaches the next one. What was learnt of costs and acceptance stays.
 LLAMA_API void llama_nextn_drafter_begin(struct llama_nextn_drafter * drafter, llama_seq_id seq_id);
@@ -124,21 +127,21 @@ LLAMA_API void llama_nextn_drafter_begin(struct llama_nextn_drafter * drafter, l
 // Tell of tokens that the target decoded and that are kept, in order, with the hidden row of each. hidden: [n_tokens,
 // n_embd], or NULL: the first n_tokens rows of the target's last batch. 0, or the error of llama_decode.
 LLAMA_API int32_t llama_nextn_drafter_feed(struct llama_nextn_drafter * drafter, llama_seq_id seq_id,
-        const llama_token * tokens, int32_t n_tokens, const float * hidden);
+                                           const llama_token * tokens, int32_t n_tokens, const float * hidden);
 
 // Draft what may follow id_last, the newest token, which the target has not decoded. Writes at most n_room tokens to
-// out and their probabilities to p (NULL: not wanted) and returns how many: 0 says decode plainly. Negative: the error of
-// llama_decode. The draft memory is as before in what matters: rows of the chain are removed by the next call.
-LLAMA_API int32_t llama_nextn_draft(struct llama_nextn_drafter * drafter, llama_seq_id seq_id,
-        llama_token id_last, int32_t n_room, llama_token * out, float * p);
+// out and their probabilities to p (NULL: not wanted) and returns how many: 0 says decode plainly. Negative: the error
+// of llama_decode. The draft memory is as before in what matters: rows of the chain are removed by the next call.
+LLAMA_API int32_t llama_nextn_draft(struct llama_nextn_drafter * drafter, llama_seq_id seq_id, llama_token id_last,
+                                    int32_t n_room, llama_token * out, float * p);
 
 // Report a round: n_sent of the drafted tokens were verified, n_accepted of them accepted, in t_verify_us microseconds
 // from the end of drafting to the verdict. n_sent may be less than what was drafted. Feed the kept tokens afterwards.
-LLAMA_API void llama_nextn_drafter_accept(struct llama_nextn_drafter * drafter, llama_seq_id seq_id,
-        int32_t n_sent, int32_t n_accepted, double t_verify_us);
+LLAMA_API void llama_nextn_drafter_accept(struct llama_nextn_drafter * drafter, llama_seq_id seq_id, int32_t n_sent,
+                                          int32_t n_accepted, double t_verify_us);
 
-LLAMA_API struct llama_nextn_draft_stats llama_nextn_drafter_get_stats(
-        const struct llama_nextn_drafter * drafter, llama_seq_id seq_id);
+LLAMA_API struct llama_nextn_draft_stats llama_nextn_drafter_get_stats(const struct llama_nextn_drafter * drafter,
+                                                                       llama_seq_id                       seq_id);
 
 // Number of graphs built, and of decodes that reused the previous one, since the context was made.
 LLAMA_API int32_t llama_nextn_n_graph_builds(const struct llama_context * ctx);

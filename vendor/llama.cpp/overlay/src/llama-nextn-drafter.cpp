@@ -10,20 +10,23 @@
 #include <limits>
 #include <memory>
 
-static constexpr int32_t prefix_min    = 16384; // scoring fewer rows saves less than a miss costs
-static constexpr int32_t prefix_auto   = 32768; // covers 91 to 95 % of code, docs and English, 97 to 98.5 with the context
-static constexpr int32_t n_extra_max   = 4096;  // added tokens kept: a few MB
+static constexpr int32_t prefix_min = 16384; // scoring fewer rows saves less than a miss costs
+static constexpr int32_t prefix_auto =
+    32768; // covers 91 to 95 % of code, docs and English, 97 to 98.5 with the context
+static constexpr int32_t n_extra_max   = 4096; // added tokens kept: a few MB
 static constexpr int32_t n_special_max = 256;
 static constexpr double  miss_gain     = 1.0 / 128;
 static constexpr double  miss_high     = 0.04;  // widen the prefix beyond this
 static constexpr double  miss_low      = 0.002; // narrow it below this
 static constexpr int64_t miss_every    = 256;   // tokens between two looks
 
-llama_nextn_drafter::llama_nextn_drafter(llama_context * ctx_tgt, llama_context * ctx_dft, const llama_nextn_draft_params & params)
-    : ctx_tgt(ctx_tgt), ctx_dft(ctx_dft), params(params), vocab_ids(params.vocab_ids, params.vocab_ids + params.n_vocab_ids) {
+llama_nextn_drafter::llama_nextn_drafter(llama_context * ctx_tgt, llama_context * ctx_dft,
+                                         const llama_nextn_draft_params & params)
+    : ctx_tgt(ctx_tgt), ctx_dft(ctx_dft), params(params),
+      vocab_ids(params.vocab_ids, params.vocab_ids + params.n_vocab_ids) {
     const auto & model = ctx_dft->get_model();
-    n_embd  = (int32_t) model.hparams.n_embd_out();
-    n_vocab = (int32_t) model.vocab.n_tokens();
+    n_embd             = (int32_t) model.hparams.n_embd_out();
+    n_vocab            = (int32_t) model.vocab.n_tokens();
 
     seqs.resize(ctx_tgt->n_seq_max());
     for (auto & seq : seqs) {
@@ -31,17 +34,17 @@ llama_nextn_drafter::llama_nextn_drafter(llama_context * ctx_tgt, llama_context 
     }
 
     const auto & nextn = model.layers[model.hparams.n_layer()].nextn;
-    auto * head = nextn.shared_head_head ? nextn.shared_head_head : model.output;
+    auto *       head  = nextn.shared_head_head ? nextn.shared_head_head : model.output;
 
-    int32_t n_prefix = params.n_vocab > 0 ? params.n_vocab : prefix_auto;
-    const bool by_list = !vocab_ids.empty();
+    int32_t    n_prefix = params.n_vocab > 0 ? params.n_vocab : prefix_auto;
+    const bool by_list  = !vocab_ids.empty();
     if ((by_list || (params.n_vocab >= 0 && n_prefix < n_vocab)) && llama_nextn_shortlist::supports(head)) {
         auto list = std::make_unique<llama_nextn_shortlist>(head, n_extra_max + (int32_t) vocab_ids.size());
         list->set_prefix(by_list ? 0 : n_prefix);
         ctx_dft->nextn.set_shortlist(std::move(list));
         add_fixed_tokens();
     }
-    ctx_dft->nextn.set_best(true, /*with_p =*/ true, /*keep_logits =*/ false);
+    ctx_dft->nextn.set_best(true, /*with_p =*/true, /*keep_logits =*/false);
     ctx_dft->nextn.set_hidden(true);
     ctx_tgt->nextn.set_hidden(true);
 }
@@ -61,7 +64,7 @@ void llama_nextn_drafter::add_fixed_tokens() {
         list.add(id);
     }
     int32_t n = 0;
-    for (const bool eog : { true, false }) {
+    for (const bool eog : {true, false}) {
         for (llama_token id = list.get_n_prefix(); id < n_vocab && n < n_special_max; ++id) {
             if (vocab.is_eog(id) == eog && (eog || vocab.is_control(id) || vocab.is_user_defined(id))) {
                 n += list.add(id);
@@ -87,8 +90,8 @@ void llama_nextn_drafter::begin(llama_seq_id seq_id) {
     }
 }
 
-int32_t llama_nextn_drafter::decode(llama_seq_id seq_id, llama_pos pos0, const llama_token * tokens, const float * hidden,
-        int32_t n, bool output) {
+int32_t llama_nextn_drafter::decode(llama_seq_id seq_id, llama_pos pos0, const llama_token * tokens,
+                                    const float * hidden, int32_t n, bool output) {
     pos.resize(n);
     n_seq_id.assign(n, 1);
     seq_id_value = seq_id;
@@ -124,9 +127,10 @@ int32_t llama_nextn_drafter::flush(llama_seq_id seq_id) {
     ctx_dft->get_memory()->seq_rm(seq_id, seq.n_true, -1);
     while (ret == 0 && done < (int32_t) seq.tokens.size()) {
         const int32_t n = std::min<int32_t>(n_batch, (int32_t) seq.tokens.size() - done);
-        ret = decode(seq_id, seq.n_true, seq.tokens.data() + done, seq.hidden.data() + (size_t) done * n_embd, n, false);
+        ret =
+            decode(seq_id, seq.n_true, seq.tokens.data() + done, seq.hidden.data() + (size_t) done * n_embd, n, false);
         if (ret == 0) {
-            done       += n;
+            done += n;
             seq.n_true += n;
         }
     }
@@ -135,7 +139,8 @@ int32_t llama_nextn_drafter::flush(llama_seq_id seq_id) {
     return ret;
 }
 
-int32_t llama_nextn_drafter::feed(llama_seq_id seq_id, const llama_token * tokens, int32_t n_tokens, const float * hidden) {
+int32_t llama_nextn_drafter::feed(llama_seq_id seq_id, const llama_token * tokens, int32_t n_tokens,
+                                  const float * hidden) {
     auto & seq  = seqs[seq_id];
     auto * list = ctx_dft->nextn.get_shortlist();
     if (seq.carry.empty()) {
@@ -186,7 +191,7 @@ int32_t llama_nextn_drafter::first_step(llama_seq_id seq_id, llama_token id_last
         return ret;
     }
     seq.n_true += n;
-    seq.ahead   = id_last;
+    seq.ahead = id_last;
     seq.tokens.clear();
     seq.hidden.clear();
     return 0;
@@ -194,7 +199,7 @@ int32_t llama_nextn_drafter::first_step(llama_seq_id seq_id, llama_token id_last
 
 // Draft until it does not pay or the limits are reached; 0 or the error of a decode.
 int32_t llama_nextn_drafter::chain(llama_seq_id seq_id, llama_token id_last, int32_t n_max) {
-    auto & seq = seqs[seq_id];
+    auto &             seq = seqs[seq_id];
     std::vector<float> h(n_embd);
 
     while (seq.n_steps < n_max && (!params.adaptive || seq.n_steps == 0 || seq.length.go_on(seq.p))) {
@@ -223,7 +228,8 @@ int32_t llama_nextn_drafter::chain(llama_seq_id seq_id, llama_token id_last, int
     return 0;
 }
 
-int32_t llama_nextn_drafter::draft(llama_seq_id seq_id, llama_token id_last, int32_t n_room, llama_token * out, float * p) {
+int32_t llama_nextn_drafter::draft(llama_seq_id seq_id, llama_token id_last, int32_t n_room, llama_token * out,
+                                   float * p) {
     const int64_t t_start = ggml_time_us();
 
     auto & seq = seqs[seq_id];
@@ -241,7 +247,7 @@ int32_t llama_nextn_drafter::draft(llama_seq_id seq_id, llama_token id_last, int
     note_emitted(id_last);
 
     const int32_t n_past = seq.n_true + (int32_t) seq.tokens.size();
-    int32_t       n_max  = std::min({ params.n_max, n_room, (int32_t) ctx_dft->n_ctx_seq() - n_past });
+    int32_t       n_max  = std::min({params.n_max, n_room, (int32_t) ctx_dft->n_ctx_seq() - n_past});
     if (n_max > 0 && params.adaptive) {
         n_max = std::min(n_max, seq.length.plan());
     }
@@ -252,7 +258,7 @@ int32_t llama_nextn_drafter::draft(llama_seq_id seq_id, llama_token id_last, int
         return ret > 0 ? -ret : ret;
     }
     int32_t n = (int32_t) seq.drafted.size();
-    n = params.adaptive ? seq.length.keep(seq.p) : n < params.n_min ? 0 : n;
+    n         = params.adaptive ? seq.length.keep(seq.p) : n < params.n_min ? 0 : n;
     std::copy_n(seq.drafted.data(), n, out);
     if (p) {
         std::copy_n(seq.p.data(), n, p);
@@ -297,7 +303,7 @@ void llama_nextn_drafter::fit_prefix() {
     if (!list || params.n_vocab != 0 || !vocab_ids.empty() || n_emitted < miss_every) {
         return;
     }
-    n_emitted = 0;
+    n_emitted       = 0;
     const int32_t n = list->get_n_prefix();
     if (miss > miss_high && n < n_vocab) {
         prefix_floor = 2 * n; // what was too narrow once is not tried again
@@ -333,20 +339,22 @@ llama_nextn_draft_stats llama_nextn_drafter::get_stats(llama_seq_id seq_id) cons
 
 llama_nextn_draft_params llama_nextn_draft_default_params(void) {
     return {
-        /*.n_max       =*/ 8,
-        /*.n_min       =*/ 0,
-        /*.p_min       =*/ 0.0f,
-        /*.adaptive    =*/ true,
-        /*.n_vocab     =*/ 0,
-        /*.vocab_ids   =*/ nullptr,
-        /*.n_vocab_ids =*/ 0,
+        /*.n_max       =*/8,
+        /*.n_min       =*/0,
+        /*.p_min       =*/0.0f,
+        /*.adaptive    =*/true,
+        /*.n_vocab     =*/0,
+        /*.vocab_ids   =*/nullptr,
+        /*.n_vocab_ids =*/0,
     };
 }
 
-llama_nextn_drafter * llama_nextn_drafter_init(llama_context * ctx_tgt, llama_context * ctx_dft, llama_nextn_draft_params params) {
-    const bool in_range = 1 <= params.n_max && params.n_max <= llama_nextn_length::k_max &&
-                          0 <= params.n_min && params.n_min <= params.n_max && 0.0f <= params.p_min && params.p_min <= 1.0f &&
-                          -1 <= params.n_vocab && 0 <= params.n_vocab_ids && (params.vocab_ids || params.n_vocab_ids == 0);
+llama_nextn_drafter * llama_nextn_drafter_init(llama_context * ctx_tgt, llama_context * ctx_dft,
+                                               llama_nextn_draft_params params) {
+    const bool in_range = 1 <= params.n_max && params.n_max <= llama_nextn_length::k_max && 0 <= params.n_min &&
+                          params.n_min <= params.n_max && 0.0f <= params.p_min && params.p_min <= 1.0f &&
+                          -1 <= params.n_vocab && 0 <= params.n_vocab_ids &&
+                          (params.vocab_ids || params.n_vocab_ids == 0);
     if (!ctx_tgt || !ctx_dft || llama_get_nextn(ctx_tgt) != ctx_dft || !in_range) {
         return nullptr;
     }
@@ -366,18 +374,18 @@ void llama_nextn_drafter_begin(llama_nextn_drafter * drafter, llama_seq_id seq_i
     drafter->begin(seq_id);
 }
 
-int32_t llama_nextn_drafter_feed(llama_nextn_drafter * drafter, llama_seq_id seq_id,
-        const llama_token * tokens, int32_t n_tokens, const float * hidden) {
+int32_t llama_nextn_drafter_feed(llama_nextn_drafter * drafter, llama_seq_id seq_id, const llama_token * tokens,
+                                 int32_t n_tokens, const float * hidden) {
     return drafter->feed(seq_id, tokens, n_tokens, hidden);
 }
 
-int32_t llama_nextn_draft(llama_nextn_drafter * drafter, llama_seq_id seq_id,
-        llama_token id_last, int32_t n_room, llama_token * out, float * p) {
+int32_t llama_nextn_draft(llama_nextn_drafter * drafter, llama_seq_id seq_id, llama_token id_last, int32_t n_room,
+                          llama_token * out, float * p) {
     return drafter->draft(seq_id, id_last, n_room, out, p);
 }
 
-void llama_nextn_drafter_accept(llama_nextn_drafter * drafter, llama_seq_id seq_id,
-        int32_t n_sent, int32_t n_accepted, double t_verify_us) {
+void llama_nextn_drafter_accept(llama_nextn_drafter * drafter, llama_seq_id seq_id, int32_t n_sent, int32_t n_accepted,
+                                double t_verify_us) {
     drafter->accept(seq_id, n_sent, n_accepted, t_verify_us);
 }
 

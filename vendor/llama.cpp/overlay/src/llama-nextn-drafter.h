@@ -10,10 +10,10 @@
 
 // Drafts chains of tokens with the NextN block of a paired draft context.
 //
-// The block reads, at position p, the token x_p and the hidden row h_{p-1} (zeros at position 0), and keeps a KV row per
-// position. Rows of committed tokens are computed once, from true hidden rows: those not in the draft memory yet wait in
-// `tokens` and `hidden`, and the next draft computes them in the same decode as its first step. Rows that a chain wrote
-// from its own hidden rows are removed before that.
+// The block reads, at position p, the token x_p and the hidden row h_{p-1} (zeros at position 0), and keeps a KV row
+// per position. Rows of committed tokens are computed once, from true hidden rows: those not in the draft memory yet
+// wait in `tokens` and `hidden`, and the next draft computes them in the same decode as its first step. Rows that a
+// chain wrote from its own hidden rows are removed before that.
 struct llama_nextn_drafter {
     llama_nextn_drafter(llama_context * ctx_tgt, llama_context * ctx_dft, const llama_nextn_draft_params & params);
     ~llama_nextn_drafter();
@@ -41,10 +41,10 @@ private:
         std::vector<float>       p;           // and their probabilities
         int32_t                  n_steps = 0; // draft steps paid
         double                   t_draft = 0; // microseconds
-
     };
 
-    int32_t decode(llama_seq_id seq_id, llama_pos pos0, const llama_token * tokens, const float * hidden, int32_t n, bool output);
+    int32_t decode(llama_seq_id seq_id, llama_pos pos0, const llama_token * tokens, const float * hidden, int32_t n,
+                   bool output);
     int32_t flush(llama_seq_id seq_id);
     int32_t first_step(llama_seq_id seq_id, llama_token id_last);
     int32_t chain(llama_seq_id seq_id, llama_token id_last, int32_t n_max);
@@ -70,7 +70,7 @@ private:
     int32_t prefix_floor = 0;
 
     // one decode's batch: views into the vectors
-    llama_batch batch = {};
+    llama_batch                 batch = {};
     std::vector<llama_pos>      pos;
     std::vector<int32_t>        n_seq_id;
     std::vector<llama_seq_id *> seq_ids;

@@ -10,7 +10,7 @@ static constexpr size_t   max_slots         = 24; // widths 1 to 9 of a target, 
 
 void llama_nextn_graphs::select(llama_context & ctx, const llama_ubatch & ubatch, uint32_t n_outputs) {
     const bool narrow = ubatch.n_tokens <= max_narrow_tokens && !ctx.cparams.pipeline_parallel && !ctx.cparams.training;
-    const shape key   = narrow ? shape{ ubatch.n_tokens, n_outputs, ubatch.n_seqs } : shape{};
+    const shape key   = narrow ? shape{ubatch.n_tokens, n_outputs, ubatch.n_seqs} : shape{};
     clock++;
     if (!(key == current)) {
         exchange(ctx, find_or_make(ctx, key));
@@ -47,8 +47,9 @@ llama_nextn_graphs::slot & llama_nextn_graphs::find_or_make(llama_context & ctx,
     }
     slot made;
     made.key = key;
-    made.sched.reset(ggml_backend_sched_new(ctx.backend_ptrs.data(), ctx.backend_buft.data(), (int) ctx.backend_ptrs.size(),
-            (size_t) ctx.gf_res_reserve->get_max_nodes(), /*parallel =*/ false, ctx.cparams.op_offload));
+    made.sched.reset(ggml_backend_sched_new(ctx.backend_ptrs.data(), ctx.backend_buft.data(),
+                                            (int) ctx.backend_ptrs.size(), (size_t) ctx.gf_res_reserve->get_max_nodes(),
+                                            /*parallel =*/false, ctx.cparams.op_offload));
     slots.push_back(std::move(made));
     return slots.back();
 }

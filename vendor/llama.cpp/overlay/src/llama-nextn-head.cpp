@@ -20,23 +20,25 @@ static bool is_repacked(const ggml_tensor * t) {
 }
 
 bool llama_nextn_shortlist::supports(const ggml_tensor * head) {
-    if (!head || !head->buffer || head->ne[2] != 1 || head->ne[3] != 1 || head->ne[1] > std::numeric_limits<int32_t>::max()) {
+    if (!head || !head->buffer || head->ne[2] != 1 || head->ne[3] != 1 ||
+        head->ne[1] > std::numeric_limits<int32_t>::max()) {
         return false;
     }
     if (is_repacked(head)) {
         return head->ne[1] % 8 == 0;
     }
-    return ggml_backend_buffer_is_host(head->buffer); // elsewhere a full head is cheap, and rows are laid out in other ways
+    return ggml_backend_buffer_is_host(
+        head->buffer); // elsewhere a full head is cheap, and rows are laid out in other ways
 }
 
 llama_nextn_shortlist::llama_nextn_shortlist(ggml_tensor * head, int32_t n_extra_max)
     : head(head), n_vocab((int32_t) head->ne[1]), group_rows(is_repacked(head) ? 8 : 1), n_prefix(n_vocab) {
     // a repacked matrix interleaves 4 or 8 rows; 8 are whole groups of either
     const int32_t n_rows = (std::min(n_extra_max, n_vocab) + extra_step - 1) / extra_step * extra_step;
-    n_slots = n_rows / group_rows;
+    n_slots              = n_rows / group_rows;
 
-    ctx.reset(ggml_init({ ggml_tensor_overhead() * 2, nullptr, /*no_alloc =*/ true }));
-    extra = ggml_new_tensor_2d(ctx.get(), head->type, head->ne[0], n_rows);
+    ctx.reset(ggml_init({ggml_tensor_overhead() * 2, nullptr, /*no_alloc =*/true}));
+    extra       = ggml_new_tensor_2d(ctx.get(), head->type, head->ne[0], n_rows);
     auto * buft = is_repacked(head) ? ggml_backend_buffer_get_type(head->buffer) : ggml_backend_cpu_buffer_type();
     buf.reset(ggml_backend_alloc_ctx_tensors_from_buft(ctx.get(), buft));
     if (!buf) {
@@ -100,9 +102,9 @@ int32_t llama_nextn_shortlist::get_n_extra_rows() const {
 // A view of whole rows that computes like the matrix it views: a repacked matrix is known by its buffer and its traits.
 static ggml_tensor * view_rows(ggml_context * ctx0, ggml_tensor * matrix, int64_t n_rows) {
     ggml_tensor * view = ggml_view_2d(ctx0, matrix, matrix->ne[0], n_rows, matrix->nb[1], 0);
-    view->buffer = matrix->buffer;
-    view->data   = matrix->data;
-    view->extra  = matrix->extra;
+    view->buffer       = matrix->buffer;
+    view->data         = matrix->data;
+    view->extra        = matrix->extra;
     return view;
 }
 
@@ -123,7 +125,7 @@ llama_token llama_nextn_shortlist::token_of(int64_t row) const {
 }
 
 ggml_tensor * llama_nextn_short_head(ggml_context * ctx0, llm_graph_result & res, const llama_nextn_cparams & cparams,
-        ggml_tensor * head, ggml_tensor * cur) {
+                                     ggml_tensor * head, ggml_tensor * cur) {
     const auto * shortlist = cparams.shortlist;
     if (!shortlist) {
         return head;
@@ -154,16 +156,17 @@ inline float exp_nonpositive(float x) {
     const float   t = std::max(x, -87.0f) * 1.44269504f;
     const int32_t k = (int32_t) (t - 0.5f);
     const float   f = t - (float) k;
-    const float   y = 1.0f + f * (0.693147181f + f * (0.240226507f + f * (0.0555041087f + f * (0.00961812911f + f * 0.00133335581f))));
+    const float   y = 1.0f + f * (0.693147181f +
+                                  f * (0.240226507f + f * (0.0555041087f + f * (0.00961812911f + f * 0.00133335581f))));
     const int32_t bits = (k + 127) << 23;
-    float scale;
+    float         scale;
     memcpy(&scale, &bits, sizeof(scale));
     return y * scale;
 }
 
 float max_of(const float * x, int64_t n) {
     constexpr int lanes = 16;
-    float best[lanes];
+    float         best[lanes];
     std::fill(best, best + lanes, -INFINITY);
     int64_t i = 0;
     for (; i + lanes <= n; i += lanes) {
@@ -178,9 +181,9 @@ float max_of(const float * x, int64_t n) {
 }
 
 float sum_exp(const float * x, int64_t n, float max) {
-    constexpr int lanes = 16;
-    float sum[lanes] = {};
-    int64_t i = 0;
+    constexpr int lanes      = 16;
+    float         sum[lanes] = {};
+    int64_t       i          = 0;
     for (; i + lanes <= n; i += lanes) {
         for (int l = 0; l < lanes; ++l) {
             sum[l] += exp_nonpositive(x[i + l] - max);
@@ -197,27 +200,28 @@ float sum_exp(const float * x, int64_t n, float max) {
 }
 
 void search_part(float * out, const row_part & part, bool with_p) {
-    const float max = max_of(part.data, part.n);
-    const int64_t at = std::find(part.data, part.data + part.n, max) - part.data;
-    out[0] = max;
-    out[1] = at < part.n ? (float) (part.offset + at) : -1.0f; // rows are below 2^24: exact
-    out[2] = with_p && at < part.n && std::isfinite(max) ? sum_exp(part.data, part.n, max) : 0.0f;
-    out[3] = 0.0f;
+    const float   max = max_of(part.data, part.n);
+    const int64_t at  = std::find(part.data, part.data + part.n, max) - part.data;
+    out[0]            = max;
+    out[1]            = at < part.n ? (float) (part.offset + at) : -1.0f; // rows are below 2^24: exact
+    out[2]            = with_p && at < part.n && std::isfinite(max) ? sum_exp(part.data, part.n, max) : 0.0f;
+    out[3]            = 0.0f;
 }
 
 // Part i of n of a row of [logits; extra]: parts do not cross from one into the other.
 row_part part_of(const ggml_tensor * logits, const ggml_tensor * extra, int64_t n_extra, int64_t row, int64_t i) {
     const int64_t n_first = extra ? llama_nextn_best_parts - 1 : llama_nextn_best_parts;
     if (i >= n_first) {
-        return { (const float *) ((const char *) extra->data + row * extra->nb[1]), n_extra, logits->ne[0] };
+        return {(const float *) ((const char *) extra->data + row * extra->nb[1]), n_extra, logits->ne[0]};
     }
     const int64_t n   = logits->ne[0];
     const int64_t beg = n * i / n_first;
     const int64_t end = n * (i + 1) / n_first;
-    return { (const float *) ((const char *) logits->data + row * logits->nb[1]) + beg, end - beg, beg };
+    return {(const float *) ((const char *) logits->data + row * logits->nb[1]) + beg, end - beg, beg};
 }
 
-template <bool with_p> void op_best(ggml_tensor * dst, int ith, int nth, void * userdata) {
+template <bool with_p>
+void op_best(ggml_tensor * dst, int ith, int nth, void * userdata) {
     const auto * shortlist = static_cast<const llama_nextn_shortlist *>(userdata);
     const auto * logits    = dst->src[0];
     const auto * extra     = dst->src[1];
@@ -227,9 +231,9 @@ template <bool with_p> void op_best(ggml_tensor * dst, int ith, int nth, void * 
     const bool    alone   = shortlist && shortlist->get_n_prefix() == 0;
 
     for (int64_t k = ith; k < dst->ne[1] * dst->ne[2]; k += nth) {
-        const int64_t row = k / dst->ne[1];
-        const int64_t i   = k % dst->ne[1];
-        row_part part = part_of(logits, extra, n_extra, row, i);
+        const int64_t row  = k / dst->ne[1];
+        const int64_t i    = k % dst->ne[1];
+        row_part      part = part_of(logits, extra, n_extra, row, i);
         if (alone) {
             part.n = std::clamp<int64_t>(n_extra - part.offset, 0, part.n);
         }
@@ -240,10 +244,11 @@ template <bool with_p> void op_best(ggml_tensor * dst, int ith, int nth, void * 
 } // namespace
 
 ggml_tensor * llama_nextn_build_best(ggml_context * ctx0, ggml_tensor * logits, ggml_tensor * extra,
-        const llama_nextn_shortlist * shortlist, bool with_p) {
-    ggml_tensor * args[2] = { logits, extra };
+                                     const llama_nextn_shortlist * shortlist, bool with_p) {
+    ggml_tensor * args[2] = {logits, extra};
     return ggml_custom_4d(ctx0, GGML_TYPE_F32, 4, llama_nextn_best_parts, logits->ne[1], 1, args, extra ? 2 : 1,
-            with_p ? op_best<true> : op_best<false>, GGML_N_TASKS_MAX, const_cast<llama_nextn_shortlist *>(shortlist));
+                          with_p ? op_best<true> : op_best<false>, GGML_N_TASKS_MAX,
+                          const_cast<llama_nextn_shortlist *>(shortlist));
 }
 
 llama_nextn_best llama_nextn_combine_best(const float * parts, const llama_nextn_shortlist * shortlist) {
@@ -257,12 +262,12 @@ llama_nextn_best llama_nextn_combine_best(const float * parts, const llama_nextn
         }
     }
     if (row < 0) {
-        return { 0, 0.0f }; // only NaN: whatever is proposed, the target decides
+        return {0, 0.0f}; // only NaN: whatever is proposed, the target decides
     }
     float sum = 0;
     for (int64_t i = 0; i < llama_nextn_best_parts; ++i) {
         sum += parts[4 * i + 2] > 0 ? parts[4 * i + 2] * std::exp(parts[4 * i] - max) : 0.0f;
     }
     const auto id = shortlist ? shortlist->token_of((int64_t) row) : (llama_token) row;
-    return { id, sum > 0 ? 1 / sum : 0.0f };
+    return {id, sum > 0 ? 1 / sum : 0.0f};
 }

@@ -44,12 +44,12 @@ public:
     bool contains(llama_token id) const;
 
     int32_t get_n_prefix() const { return n_prefix; }
-    int32_t get_n_extra()  const { return n_extra; }
-    size_t  get_n_bytes()  const; // of memory beside the model
+    int32_t get_n_extra() const { return n_extra; }
+    size_t  get_n_bytes() const; // of memory beside the model
 
     // graph building: the view of the prefix (NULL: none) and of the added rows (NULL: none)
     ggml_tensor * build_prefix(ggml_context * ctx0) const;
-    ggml_tensor * build_extra (ggml_context * ctx0) const;
+    ggml_tensor * build_extra(ggml_context * ctx0) const;
 
     // rows of build_extra(): n_extra rounded up, so that adding a token seldom changes the graph
     int32_t get_n_extra_rows() const;
@@ -64,16 +64,16 @@ private:
     int32_t       n_vocab;
     int32_t       group_rows; // rows that are copied together
     int32_t       n_prefix;
-    int32_t       n_extra      = 0; // valid rows of extra
-    int32_t       next_slot    = 0; // of the ring, in groups
-    int32_t       n_slots;          // capacity, in groups
+    int32_t       n_extra   = 0; // valid rows of extra
+    int32_t       next_slot = 0; // of the ring, in groups
+    int32_t       n_slots;       // capacity, in groups
 
     ggml_context_ptr        ctx;
     ggml_backend_buffer_ptr buf;
     ggml_tensor *           extra = nullptr; // [n_embd, n_slots * group_rows]
 
-    std::vector<int32_t>     slot_group; // slot -> group of rows of the head
-    std::vector<int32_t>     group_slot; // group of rows of the head -> slot, -1 when absent
+    std::vector<int32_t> slot_group; // slot -> group of rows of the head
+    std::vector<int32_t> group_slot; // group of rows of the head -> slot, -1 when absent
 };
 
 // Where the parts of the best token of each row are put together: see llama_nextn_build_best.
@@ -81,12 +81,12 @@ constexpr int64_t llama_nextn_best_parts = 16;
 
 // The draft graphs call this where they multiply with the output matrix: the rows of it that are to be scored.
 ggml_tensor * llama_nextn_short_head(ggml_context * ctx0, llm_graph_result & res, const llama_nextn_cparams & cparams,
-        ggml_tensor * head, ggml_tensor * cur);
+                                     ggml_tensor * head, ggml_tensor * cur);
 
-// Add the search for the best token of each output row to a graph that has its logits. F32 [4, parts, n_outputs]: maximum,
-// row of it, and the sum of exp(logit - maximum) when with_p, of each part of the row.
+// Add the search for the best token of each output row to a graph that has its logits. F32 [4, parts, n_outputs]:
+// maximum, row of it, and the sum of exp(logit - maximum) when with_p, of each part of the row.
 ggml_tensor * llama_nextn_build_best(ggml_context * ctx0, ggml_tensor * logits, ggml_tensor * extra,
-        const llama_nextn_shortlist * shortlist, bool with_p);
+                                     const llama_nextn_shortlist * shortlist, bool with_p);
 
 // Combine the parts of one row. The token is that of the lowest row among equals.
 llama_nextn_best llama_nextn_combine_best(const float * parts, const llama_nextn_shortlist * shortlist);

@@ -9,7 +9,7 @@ static constexpr double even_trials    = 20;   // of all positions being equally
 static constexpr int    sure_samples   = 3;    // a cost with fewer may be one slow step
 static constexpr int    probe_first    = 8;    // rounds without drafting before the head is tried again
 static constexpr int    probe_last     = 256;
-static constexpr int    plain_interval = 256;  // rounds with drafting before one without
+static constexpr int    plain_interval = 256; // rounds with drafting before one without
 
 // What is believed before anything was measured: low costs and a good head, so that drafting gets its try.
 static constexpr double guess_per_token  = 0.15; // of one decode, for each further token to verify
@@ -17,9 +17,9 @@ static constexpr double guess_draft      = 0.1;  // of one decode
 static constexpr double guess_acceptance = 0.8;
 
 void llama_nextn_length::cost::add(double sample) {
-    samples[count++ % n_max] = sample;
+    samples[count++ % n_max]         = sample;
     std::array<double, n_max> sorted = samples;
-    const int n = std::min(count, n_max);
+    const int                 n      = std::min(count, n_max);
     std::nth_element(sorted.begin(), sorted.begin() + n / 2, sorted.begin() + n);
     median = sorted[n / 2];
 }
@@ -38,7 +38,7 @@ void llama_nextn_length::set_n_max(int n) {
 }
 
 int llama_nextn_length::bin_of(float p) {
-    static constexpr std::array<float, n_bins - 1> edges = { 0.2f, 0.4f, 0.6f, 0.8f, 0.9f, 0.97f, 0.995f };
+    static constexpr std::array<float, n_bins - 1> edges = {0.2f, 0.4f, 0.6f, 0.8f, 0.9f, 0.97f, 0.995f};
     return (int) (std::upper_bound(edges.begin(), edges.end(), p) - edges.begin());
 }
 
@@ -56,7 +56,7 @@ void llama_nextn_length::learn_expected() {
     expected[0] = guess_acceptance;
     for (int i = 1; i <= k_max; ++i) {
         const double weight = i == 1 ? prior_trials : even_trials;
-        expected[i] = (outcomes[i].accepted + weight * expected[i - 1]) / (outcomes[i].trials + weight);
+        expected[i]         = (outcomes[i].accepted + weight * expected[i - 1]) / (outcomes[i].trials + weight);
     }
 }
 
@@ -91,7 +91,7 @@ double llama_nextn_length::cost_draft(int n_draft) const {
     }
     const double guess = guess_draft * cost_verify(1);
     const double first = draft_first.count > 0 ? draft_first.median : guess;
-    const double next  = draft_next.count  > 0 ? draft_next.median  : std::min(first, guess);
+    const double next  = draft_next.count > 0 ? draft_next.median : std::min(first, guess);
     return first + (n_draft - 1) * next;
 }
 
@@ -101,7 +101,7 @@ double llama_nextn_length::rate() const {
     double e    = 1;
     for (int k = 1; k <= n_max; ++k) {
         all *= expected[k];
-        e   += all;
+        e += all;
         best = std::max(best, e / (cost_verify(k + 1) + cost_draft(k)));
     }
     return best;
@@ -115,10 +115,10 @@ int llama_nextn_length::best_ahead(const std::vector<float> & p, bool drafted_on
     int    best = 0;
     double all  = 1;
     double e    = 1;
-    value = e - r * cost_verify(1);
+    value       = e - r * cost_verify(1);
     for (int k = 1; k <= (drafted_only ? j : n_max); ++k) {
         all *= k <= j ? acceptance(k, p[k - 1]) : expected[k];
-        e   += all;
+        e += all;
         const double to_draft = k <= j ? 0 : cost_draft(k) - cost_draft(j);
         const double v        = e - r * (cost_verify(k + 1) + to_draft);
         if (v > value) {
@@ -164,7 +164,8 @@ int llama_nextn_length::keep(const std::vector<float> & p) const {
     return best_ahead(p, true, value);
 }
 
-void llama_nextn_length::update(const std::vector<float> & p, int n_accepted, int n_drafted, double t_draft, double t_verify) {
+void llama_nextn_length::update(const std::vector<float> & p, int n_accepted, int n_drafted, double t_draft,
+                                double t_verify) {
     const int n_sent = std::min((int) p.size(), k_max);
 
     verify[std::min(n_sent + 1, k_max + 1)].add(t_verify);

@@ -37,9 +37,9 @@ public:
 
     void set_n_max(int n);
 
-    double cost_verify(int n_tokens) const; // v(n), microseconds
-    double cost_draft (int n_draft)  const; // d(k), microseconds
-    double acceptance (int position, float p) const; // of the token at this position (from 1), given the ones before it
+    double cost_verify(int n_tokens) const;         // v(n), microseconds
+    double cost_draft(int n_draft) const;           // d(k), microseconds
+    double acceptance(int position, float p) const; // of the token at this position (from 1), given the ones before it
 
 private:
     static constexpr int n_bins = 8;
@@ -49,8 +49,8 @@ private:
         static constexpr int n_max = 15;
 
         std::array<double, n_max> samples; // a ring
-        int    count  = 0;
-        double median = 0;
+        int                       count  = 0;
+        double                    median = 0;
 
         void add(double sample);
     };
@@ -66,17 +66,17 @@ private:
 
     void   learn_expected();
     double guess_verify(int n) const; // from the other widths
-    double rate() const;                 // r: tokens per microsecond of the best length under average acceptance
+    double rate() const;              // r: tokens per microsecond of the best length under average acceptance
     int    best_ahead(const std::vector<float> & p, bool drafted_only, double & value) const;
-    int n_max;
+    int    n_max;
 
-    std::array<cost, k_max + 2>     verify; // by width
-    cost                            draft_first; // includes catching up
-    cost                            draft_next;
-    std::array<counts, n_bins>      by_bin;
-    std::array<counts, k_max + 1>   by_position; // accepted against what the bins expected
-    std::array<counts, k_max + 1>   outcomes;    // by position, whatever the probability
-    std::array<double, k_max + 1>   expected;    // acceptance at a position whose probability is not known yet
+    std::array<cost, k_max + 2>   verify;      // by width
+    cost                          draft_first; // includes catching up
+    cost                          draft_next;
+    std::array<counts, n_bins>    by_bin;
+    std::array<counts, k_max + 1> by_position; // accepted against what the bins expected
+    std::array<counts, k_max + 1> outcomes;    // by position, whatever the probability
+    std::array<double, k_max + 1> expected;    // acceptance at a position whose probability is not known yet
 
     int rounds_since_plain = 0;
     int rounds_off         = 0;

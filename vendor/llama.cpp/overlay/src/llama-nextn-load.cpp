@@ -16,10 +16,15 @@ static const char * const nextn_legacy_suffix = "_mtp";
 
 static size_t nextn_elem_size(gguf_type type) {
     switch (type) {
-        case GGUF_TYPE_UINT8:  case GGUF_TYPE_INT8:  case GGUF_TYPE_BOOL:    return 1;
-        case GGUF_TYPE_UINT16: case GGUF_TYPE_INT16:                         return 2;
-        case GGUF_TYPE_UINT32: case GGUF_TYPE_INT32: case GGUF_TYPE_FLOAT32: return 4;
-        default:                                                             return 8;
+        case GGUF_TYPE_UINT8:
+        case GGUF_TYPE_INT8:
+        case GGUF_TYPE_BOOL:    return 1;
+        case GGUF_TYPE_UINT16:
+        case GGUF_TYPE_INT16:   return 2;
+        case GGUF_TYPE_UINT32:
+        case GGUF_TYPE_INT32:
+        case GGUF_TYPE_FLOAT32: return 4;
+        default:                return 8;
     }
 }
 
@@ -34,24 +39,24 @@ static void nextn_copy_key(gguf_context * meta, int64_t id, const std::string & 
             if (gguf_get_arr_type(meta, id) == GGUF_TYPE_STRING || gguf_get_arr_type(meta, id) == GGUF_TYPE_ARRAY) {
                 throw std::runtime_error("metadata key for '" + to + "' is an array of a kind no architecture key has");
             }
-            const auto   elem = gguf_get_arr_type(meta, id);
-            const size_t n    = gguf_get_arr_n(meta, id);
-            const auto * data = static_cast<const uint8_t *>(gguf_get_arr_data(meta, id));
+            const auto                 elem = gguf_get_arr_type(meta, id);
+            const size_t               n    = gguf_get_arr_n(meta, id);
+            const auto *               data = static_cast<const uint8_t *>(gguf_get_arr_data(meta, id));
             const std::vector<uint8_t> copy(data, data + n * nextn_elem_size(elem));
             gguf_set_arr_data(meta, to.c_str(), elem, copy.data(), n);
         } break;
-        case GGUF_TYPE_UINT8:   gguf_set_val_u8  (meta, to.c_str(), gguf_get_val_u8  (meta, id)); break;
-        case GGUF_TYPE_INT8:    gguf_set_val_i8  (meta, to.c_str(), gguf_get_val_i8  (meta, id)); break;
-        case GGUF_TYPE_UINT16:  gguf_set_val_u16 (meta, to.c_str(), gguf_get_val_u16 (meta, id)); break;
-        case GGUF_TYPE_INT16:   gguf_set_val_i16 (meta, to.c_str(), gguf_get_val_i16 (meta, id)); break;
-        case GGUF_TYPE_UINT32:  gguf_set_val_u32 (meta, to.c_str(), gguf_get_val_u32 (meta, id)); break;
-        case GGUF_TYPE_INT32:   gguf_set_val_i32 (meta, to.c_str(), gguf_get_val_i32 (meta, id)); break;
-        case GGUF_TYPE_FLOAT32: gguf_set_val_f32 (meta, to.c_str(), gguf_get_val_f32 (meta, id)); break;
+        case GGUF_TYPE_UINT8:   gguf_set_val_u8(meta, to.c_str(), gguf_get_val_u8(meta, id)); break;
+        case GGUF_TYPE_INT8:    gguf_set_val_i8(meta, to.c_str(), gguf_get_val_i8(meta, id)); break;
+        case GGUF_TYPE_UINT16:  gguf_set_val_u16(meta, to.c_str(), gguf_get_val_u16(meta, id)); break;
+        case GGUF_TYPE_INT16:   gguf_set_val_i16(meta, to.c_str(), gguf_get_val_i16(meta, id)); break;
+        case GGUF_TYPE_UINT32:  gguf_set_val_u32(meta, to.c_str(), gguf_get_val_u32(meta, id)); break;
+        case GGUF_TYPE_INT32:   gguf_set_val_i32(meta, to.c_str(), gguf_get_val_i32(meta, id)); break;
+        case GGUF_TYPE_FLOAT32: gguf_set_val_f32(meta, to.c_str(), gguf_get_val_f32(meta, id)); break;
         case GGUF_TYPE_BOOL:    gguf_set_val_bool(meta, to.c_str(), gguf_get_val_bool(meta, id)); break;
-        case GGUF_TYPE_UINT64:  gguf_set_val_u64 (meta, to.c_str(), gguf_get_val_u64 (meta, id)); break;
-        case GGUF_TYPE_INT64:   gguf_set_val_i64 (meta, to.c_str(), gguf_get_val_i64 (meta, id)); break;
-        case GGUF_TYPE_FLOAT64: gguf_set_val_f64 (meta, to.c_str(), gguf_get_val_f64 (meta, id)); break;
-        default: throw std::runtime_error("metadata key for '" + to + "' has an unknown type");
+        case GGUF_TYPE_UINT64:  gguf_set_val_u64(meta, to.c_str(), gguf_get_val_u64(meta, id)); break;
+        case GGUF_TYPE_INT64:   gguf_set_val_i64(meta, to.c_str(), gguf_get_val_i64(meta, id)); break;
+        case GGUF_TYPE_FLOAT64: gguf_set_val_f64(meta, to.c_str(), gguf_get_val_f64(meta, id)); break;
+        default:                throw std::runtime_error("metadata key for '" + to + "' has an unknown type");
     }
 }
 
@@ -85,7 +90,8 @@ static void nextn_rename_legacy(gguf_context * meta, const std::string & arch_ol
 
     const int il = nextn_block_of(meta);
     if (il < 0 || il >= LLAMA_MAX_LAYERS - 1) {
-        throw std::runtime_error("a " + arch_old + " file without a blk.N.nextn.eh_proj tensor: it holds no NextN layer");
+        throw std::runtime_error("a " + arch_old +
+                                 " file without a blk.N.nextn.eh_proj tensor: it holds no NextN layer");
     }
     gguf_set_val_u32(meta, (arch + ".block_count").c_str(), il + 1);
     gguf_set_val_u32(meta, (arch + ".nextn_predict_layers").c_str(), 1);
@@ -119,10 +125,11 @@ void llama_nextn_prepare_metadata(gguf_context * meta) {
     const int64_t n_layer_all   = nextn_get_u32(meta, arch + ".block_count", 1);
     const int64_t n_layer_nextn = nextn_get_u32(meta, arch + ".nextn_predict_layers", 0);
     if (n_layer_all < 1 || n_layer_all > LLAMA_MAX_LAYERS) {
-        throw std::runtime_error(format("%s.block_count is %lld, not within 1 to %d", arch.c_str(), (long long) n_layer_all, LLAMA_MAX_LAYERS));
+        throw std::runtime_error(format("%s.block_count is %lld, not within 1 to %d", arch.c_str(),
+                                        (long long) n_layer_all, LLAMA_MAX_LAYERS));
     }
     if (n_layer_nextn >= n_layer_all) {
-        throw std::runtime_error(format("%s.nextn_predict_layers is %lld of %lld blocks: no trunk is left", arch.c_str(),
-                    (long long) n_layer_nextn, (long long) n_layer_all));
+        throw std::runtime_error(format("%s.nextn_predict_layers is %lld of %lld blocks: no trunk is left",
+                                        arch.c_str(), (long long) n_layer_nextn, (long long) n_layer_all));
     }
 }

@@ -26,13 +26,14 @@ struct llama_nextn_cparams {
     bool best_p    = false; // and its probability
     bool no_logits = false; // do not copy the logits to the host
 
-    const llama_nextn_shortlist * shortlist = nullptr; // rows of the output matrix that a draft graph scores
-    int32_t n_prefix     = 0;                          // and what of it shapes the graph
-    int32_t n_extra_rows = 0;
+    const llama_nextn_shortlist * shortlist    = nullptr; // rows of the output matrix that a draft graph scores
+    int32_t                       n_prefix     = 0;       // and what of it shapes the graph
+    int32_t                       n_extra_rows = 0;
 
     bool operator==(const llama_nextn_cparams & o) const {
-        return pre_norm == o.pre_norm && tap_pre == o.tap_pre && best == o.best && best_p == o.best_p && no_logits == o.no_logits &&
-               shortlist == o.shortlist && n_prefix == o.n_prefix && n_extra_rows == o.n_extra_rows;
+        return pre_norm == o.pre_norm && tap_pre == o.tap_pre && best == o.best && best_p == o.best_p &&
+               no_logits == o.no_logits && shortlist == o.shortlist && n_prefix == o.n_prefix &&
+               n_extra_rows == o.n_extra_rows;
     }
 };
 
@@ -63,29 +64,29 @@ public:
     // the memory was replaced from outside (state restore): the snapshots no longer belong to it
     void forget_snapshots();
 
-    void                set_tap(llama_nextn_tap tap);
-    llama_nextn_tap     get_tap() const;
-    void                set_hidden(bool value);
-    const float *       get_hidden(int32_t i);
-    void                set_pre_norm(bool value);
-    const float *       get_pre_norm(int32_t i);
+    void            set_tap(llama_nextn_tap tap);
+    llama_nextn_tap get_tap() const;
+    void            set_hidden(bool value);
+    const float *   get_hidden(int32_t i);
+    void            set_pre_norm(bool value);
+    const float *   get_pre_norm(int32_t i);
 
-    void                set_best(bool value, bool with_p, bool keep_logits);
-    bool                get_best(int32_t i, llama_nextn_best & best);
+    void set_best(bool value, bool with_p, bool keep_logits);
+    bool get_best(int32_t i, llama_nextn_best & best);
 
     // the shortlist of a draft context; NULL: the whole vocabulary
     void                    set_shortlist(std::unique_ptr<llama_nextn_shortlist> list);
     llama_nextn_shortlist * get_shortlist() { return shortlist.get(); }
     void                    shortlist_changed();
 
-    bool                pair(llama_context * ctx_dft);
-    llama_context *     get_ctx_dft() const { return ctx_dft; }
+    bool            pair(llama_context * ctx_dft);
+    llama_context * get_ctx_dft() const { return ctx_dft; }
 
-    int32_t             max_rollback(llama_seq_id seq_id) const;
-    bool                seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1);
+    int32_t max_rollback(llama_seq_id seq_id) const;
+    bool    seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1);
 
-    int32_t             get_n_ubatches()     const { return n_ubatches; }
-    int32_t             get_n_graph_builds() const { return n_graph_builds; }
+    int32_t get_n_ubatches() const { return n_ubatches; }
+    int32_t get_n_graph_builds() const { return n_graph_builds; }
 
 private:
     // a sequence's newest tokens that the recurrent snapshots of its last ubatch can take back
@@ -95,7 +96,7 @@ private:
         int32_t   cell;     // its recurrent cell then
     };
 
-    void             collect_best(const llama_ubatch & ubatch, const llm_graph_result & res, ggml_backend_sched_t sched);
+    void collect_best(const llama_ubatch & ubatch, const llm_graph_result & res, ggml_backend_sched_t sched);
     const snapshot * find_snapshot(llama_seq_id seq_id) const;
     void             order_rows();
     bool             row_in_range(int32_t & i) const;

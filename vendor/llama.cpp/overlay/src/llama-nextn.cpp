@@ -82,9 +82,10 @@ llama_context_params llama_nextn_apply(llama_context_params params) {
 void llama_nextn_set_outputs(llm_graph_result & res, const llama_nextn_cparams & cparams) {
     auto & nextn = res.nextn;
 
-    // Rows that may be exported are outputs always: the allocator keeps its plan while the shape of the graph stays, and
-    // would let a later operation write over rows that were no output when the plan was made.
-    for (ggml_tensor * t : { nextn.pre_norm, nextn.pre_norm ? res.t_h_nextn : nullptr, cparams.best ? res.t_logits : nullptr }) {
+    // Rows that may be exported are outputs always: the allocator keeps its plan while the shape of the graph stays,
+    // and would let a later operation write over rows that were no output when the plan was made.
+    for (ggml_tensor * t :
+         {nextn.pre_norm, nextn.pre_norm ? res.t_h_nextn : nullptr, cparams.best ? res.t_logits : nullptr}) {
         if (t) {
             ggml_set_output(t);
         }
@@ -93,7 +94,8 @@ void llama_nextn_set_outputs(llm_graph_result & res, const llama_nextn_cparams &
         res.t_h_nextn = nextn.pre_norm;
     }
     if (cparams.best && res.t_logits) {
-        nextn.best = llama_nextn_build_best(res.get_ctx(), res.t_logits, nextn.extra_logits, cparams.shortlist, cparams.best_p);
+        nextn.best =
+            llama_nextn_build_best(res.get_ctx(), res.t_logits, nextn.extra_logits, cparams.shortlist, cparams.best_p);
         ggml_set_output(nextn.best);
         ggml_build_forward_expand(res.get_gf(), nextn.best);
         if (cparams.no_logits) {
@@ -132,15 +134,17 @@ void llama_nextn_state::decode_begin(uint32_t n_tokens_all) {
     n_tokens = (int32_t) n_tokens_all;
 }
 
-void llama_nextn_state::ubatch_done(const llama_ubatch & ubatch, const llm_graph_result & res, ggml_backend_sched_t sched) {
+void llama_nextn_state::ubatch_done(const llama_ubatch & ubatch, const llm_graph_result & res,
+                                    ggml_backend_sched_t sched) {
     n_ubatches++;
 
     if (const auto * recr = nextn_recurrent(ctx.get_memory())) {
         for (uint32_t s = 0; s < ubatch.n_seqs_unq; ++s) {
             const llama_seq_id seq_id = ubatch.seq_id_unq[s];
-            const snapshot     snap   = { (int32_t) ubatch.n_seq_tokens, recr->seq_pos_max(seq_id), recr->cells[seq_id].tail };
+            const snapshot snap = {(int32_t) ubatch.n_seq_tokens, recr->seq_pos_max(seq_id), recr->cells[seq_id].tail};
 
-            auto it = std::find_if(snapshots.begin(), snapshots.end(), [&](const auto & e) { return e.first == seq_id; });
+            auto it =
+                std::find_if(snapshots.begin(), snapshots.end(), [&](const auto & e) { return e.first == seq_id; });
             if (it == snapshots.end()) {
                 snapshots.emplace_back(seq_id, snap);
             } else {
@@ -158,13 +162,14 @@ void llama_nextn_state::ubatch_done(const llama_ubatch & ubatch, const llm_graph
     }
     const size_t n_embd = t->ne[0];
     rows.resize(n_embd * n_tokens);
-    ggml_backend_tensor_get_async(ggml_backend_sched_get_tensor_backend(sched, t), t,
-            rows.data() + n_embd * n_rows, 0, n_embd * ubatch.n_tokens * sizeof(float));
+    ggml_backend_tensor_get_async(ggml_backend_sched_get_tensor_backend(sched, t), t, rows.data() + n_embd * n_rows, 0,
+                                  n_embd * ubatch.n_tokens * sizeof(float));
     row_order.insert(row_order.end(), ubatch.data->batch_idxs.begin(), ubatch.data->batch_idxs.end());
     n_rows += (int32_t) ubatch.n_tokens;
 }
 
-void llama_nextn_state::collect_best(const llama_ubatch & ubatch, const llm_graph_result & res, ggml_backend_sched_t sched) {
+void llama_nextn_state::collect_best(const llama_ubatch & ubatch, const llm_graph_result & res,
+                                     ggml_backend_sched_t sched) {
     ggml_tensor * t = res.nextn.best;
     if (!t || !ubatch.data) {
         return;
@@ -181,8 +186,8 @@ void llama_nextn_state::collect_best(const llama_ubatch & ubatch, const llm_grap
         return;
     }
     best_parts.resize(best_index.size() * n_row);
-    ggml_backend_tensor_get_async(ggml_backend_sched_get_tensor_backend(sched, t), t,
-            best_parts.data() + n_old * n_row, 0, ggml_nbytes(t));
+    ggml_backend_tensor_get_async(ggml_backend_sched_get_tensor_backend(sched, t), t, best_parts.data() + n_old * n_row,
+                                  0, ggml_nbytes(t));
 }
 
 void llama_nextn_state::decode_failed() {
@@ -224,7 +229,7 @@ llama_nextn_tap llama_nextn_state::get_tap() const {
 }
 
 void llama_nextn_state::set_hidden(bool value) {
-    ctx.set_embeddings_nextn(value, /*masked =*/ false);
+    ctx.set_embeddings_nextn(value, /*masked =*/false);
     n_tokens = 0; // rows of an earlier batch were not kept
     n_rows   = 0;
 }
@@ -240,7 +245,7 @@ const float * llama_nextn_state::get_hidden(int32_t i) {
 
 void llama_nextn_state::set_pre_norm(bool value) {
     ctx.cparams.nextn.pre_norm = value;
-    n_rows = 0;
+    n_rows                     = 0;
 }
 
 const float * llama_nextn_state::get_pre_norm(int32_t i) {
@@ -253,7 +258,7 @@ const float * llama_nextn_state::get_pre_norm(int32_t i) {
 }
 
 void llama_nextn_state::set_best(bool value, bool with_p, bool keep_logits) {
-    auto & cparams = ctx.cparams.nextn;
+    auto & cparams    = ctx.cparams.nextn;
     cparams.best      = value;
     cparams.best_p    = value && with_p;
     cparams.no_logits = value && !keep_logits;
@@ -268,7 +273,8 @@ bool llama_nextn_state::get_best(int32_t i, llama_nextn_best & best) {
         return false;
     }
     ctx.synchronize();
-    best = llama_nextn_combine_best(best_parts.data() + (it - best_index.begin()) * 4 * llama_nextn_best_parts, shortlist.get());
+    best = llama_nextn_combine_best(best_parts.data() + (it - best_index.begin()) * 4 * llama_nextn_best_parts,
+                                    shortlist.get());
     return true;
 }
 
@@ -279,7 +285,7 @@ void llama_nextn_state::set_shortlist(std::unique_ptr<llama_nextn_shortlist> lis
 }
 
 void llama_nextn_state::shortlist_changed() {
-    auto & cparams = ctx.cparams.nextn;
+    auto & cparams       = ctx.cparams.nextn;
     cparams.shortlist    = shortlist.get();
     cparams.n_prefix     = shortlist ? shortlist->get_n_prefix() : 0;
     cparams.n_extra_rows = shortlist ? shortlist->get_n_extra_rows() : 0;
@@ -339,7 +345,8 @@ int32_t llama_nextn_state::max_rollback(llama_seq_id seq_id) const {
     const auto * recr = nextn_recurrent(mem);
     const auto * snap = find_snapshot(seq_id);
     // anything that moved the sequence since its last batch (a rollback, a copy, a shift) took it off its snapshots
-    if (!recr || !snap || recr->rs_idx[seq_id] != 0 || recr->cells[seq_id].tail != snap->cell || recr->seq_pos_max(seq_id) != snap->pos) {
+    if (!recr || !snap || recr->rs_idx[seq_id] != 0 || recr->cells[seq_id].tail != snap->cell ||
+        recr->seq_pos_max(seq_id) != snap->pos) {
         return 0;
     }
     return std::min<int32_t>(snap->n_tokens, 1 + (int32_t) recr->n_rs_seq) - 1;

@@ -15,7 +15,7 @@ namespace nextn {
 // The first cell of part i of the memory. Parts of a long memory are longer, so that there are few of them.
 static int64_t part_start(int64_t i) {
     constexpr int64_t CELLS = 512, PARTS = 8; // of the first size; the size doubles after so many
-    const int64_t level = i / PARTS;
+    const int64_t     level = i / PARTS;
     return CELLS * (PARTS * ((1 << level) - 1) + (i % PARTS << level));
 }
 
@@ -28,7 +28,7 @@ static int64_t n_parts(int64_t n_cells) {
 }
 
 class narrow_attention {
-  public:
+public:
     narrow_attention(const ggml_tensor * dst)
         : q(dst->src[0]), k(dst->src[1]), v(dst->src[2]), parts(n_parts(k->ne[1])) {}
 
@@ -53,9 +53,9 @@ class narrow_attention {
         const int64_t n_items = n_rows() * parts;
         for (int64_t i = params->ith; i < n_items; i = ggml_threadpool_chunk_add(params->threadpool, 1)) {
             const int64_t group = i / (n_group * parts);
-            const int64_t part = i / n_group % parts;
-            const int64_t ir = group * n_group + i % n_group;
-            const int64_t end = std::min(part_start(part + 1), k->ne[1]);
+            const int64_t part  = i / n_group % parts;
+            const int64_t ir    = group * n_group + i % n_group;
+            const int64_t end   = std::min(part_start(part + 1), k->ne[1]);
             rows(params, dst, ir, ir + 1, part_start(part), end, parts == 1 ? nullptr : partial(params, ir, part), 0);
         }
         if (parts == 1) {
@@ -67,7 +67,7 @@ class narrow_attention {
         }
     }
 
-  private:
+private:
     int64_t n_rows() const { return q->ne[1] * q->ne[2]; }
     int64_t part_floats() const { return 2 + v->ne[0]; }
     // What the engine's function uses of the work buffer.
@@ -79,8 +79,8 @@ class narrow_attention {
 
     // Add the parts of a row up in order, into the first that saw a cell; one that saw none changes nothing.
     void merge(const ggml_compute_params * params, ggml_tensor * dst, int64_t ir) const {
-        const int64_t n = v->ne[0];
-        float * total = partial(params, ir, 0);
+        const int64_t n     = v->ne[0];
+        float *       total = partial(params, ir, 0);
         for (int64_t part = 1; part < parts; ++part) {
             float * next = partial(params, ir, part);
             if (total[1] == 0.0f) {
@@ -96,9 +96,9 @@ class narrow_attention {
     }
 
     static void add(float * total, const float * next, int64_t n) {
-        const float max = std::max(total[0], next[0]);
+        const float max         = std::max(total[0], next[0]);
         const float scale_total = expf(total[0] - max);
-        const float scale_next = expf(next[0] - max);
+        const float scale_next  = expf(next[0] - max);
         for (int64_t i = 1; i < 2 + n; ++i) {
             total[i] = total[i] * scale_total + next[i] * scale_next;
         }
@@ -108,7 +108,7 @@ class narrow_attention {
     const ggml_tensor * q;
     const ggml_tensor * k;
     const ggml_tensor * v;
-    const int64_t parts;
+    const int64_t       parts;
 };
 
 } // namespace nextn

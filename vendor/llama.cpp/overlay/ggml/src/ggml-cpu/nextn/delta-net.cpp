@@ -13,7 +13,7 @@ namespace nextn {
 constexpr int64_t MAX_STATE = 256; // length of a state column that fits the stack
 
 class narrow_delta_net {
-  public:
+public:
     explicit narrow_delta_net(ggml_tensor * dst)
         : dst(dst), q(dst->src[0]), k(dst->src[1]), v(dst->src[2]), gate(dst->src[3]), beta(dst->src[4]),
           state(dst->src[5]), n(v->ne[0]), n_head(v->ne[1]), n_tokens(v->ne[2]), n_seqs(v->ne[3]),
@@ -35,12 +35,12 @@ class narrow_delta_net {
         }
     }
 
-  private:
+private:
     // Column j of the state through all tokens; also value j of every token's output.
     void compute_column(const float * in, int64_t j, int64_t head, int64_t seq, const float * decay) const {
         const int64_t head_qk = head % q->ne[1], seq_q = seq / (n_seqs / q->ne[3]);
         const int64_t head_k = head % k->ne[1], seq_k = seq / (n_seqs / k->ne[3]);
-        const float scale = 1.0f / sqrtf((float) n);
+        const float   scale = 1.0f / sqrtf((float) n);
 
         alignas(64) float column[MAX_STATE];
         memcpy(column, in, n * sizeof(float));
@@ -71,18 +71,18 @@ class narrow_delta_net {
         return slot < n_snapshots ? (float *) dst->data + n * n_head * n_seqs * (n_tokens + slot * n) : nullptr;
     }
 
-    ggml_tensor * dst;
+    ggml_tensor *       dst;
     const ggml_tensor * q;
     const ggml_tensor * k;
     const ggml_tensor * v;
     const ggml_tensor * gate;
     const ggml_tensor * beta;
     const ggml_tensor * state;
-    const int64_t n; // length of a head's keys and values
-    const int64_t n_head;
-    const int64_t n_tokens;
-    const int64_t n_seqs;
-    const int64_t n_snapshots;
+    const int64_t       n; // length of a head's keys and values
+    const int64_t       n_head;
+    const int64_t       n_tokens;
+    const int64_t       n_seqs;
+    const int64_t       n_snapshots;
 };
 
 } // namespace nextn

@@ -11,18 +11,18 @@ namespace nextn {
 
 struct type_f32 {
     using value = float;
-    using sums = float; // what the engine adds the rest to
+    using sums  = float; // what the engine adds the rest to
 
     static constexpr int STEP = GGML_F32_STEP;
-    static constexpr int EPR = GGML_F32_EPR;
-    static constexpr int ARR = GGML_F32_ARR;
-    using vector = GGML_F32_VEC;
-    using operand = vector;
+    static constexpr int EPR  = GGML_F32_EPR;
+    static constexpr int ARR  = GGML_F32_ARR;
+    using vector              = GGML_F32_VEC;
+    using operand             = vector;
 
     static inline vector zero() { return GGML_F32_VEC_ZERO; }
     static inline vector load(const value * p, int) { return GGML_F32_VEC_LOAD(p); }
     static inline vector fma(vector acc, vector a, vector b) { return GGML_F32_VEC_FMA(acc, a, b); }
-    static inline sums reduce(vector (&sum)[ARR]) {
+    static inline sums   reduce(vector (&sum)[ARR]) {
         sums total = 0;
         GGML_F32_VEC_REDUCE(total, sum);
         return total;
@@ -32,13 +32,13 @@ struct type_f32 {
 
 struct type_f16 {
     using value = ggml_fp16_t;
-    using sums = ggml_float;
+    using sums  = ggml_float;
 
     static constexpr int STEP = GGML_F16_DOT_STEP;
-    static constexpr int EPR = GGML_F16_DOT_EPR;
-    static constexpr int ARR = GGML_F16_DOT_ARR;
-    using vector = GGML_F16_DOT_VEC;
-    using operand = vector;
+    static constexpr int EPR  = GGML_F16_DOT_EPR;
+    static constexpr int ARR  = GGML_F16_DOT_ARR;
+    using vector              = GGML_F16_DOT_VEC;
+    using operand             = vector;
 
     static inline vector zero() { return GGML_F16_DOT_VEC_ZERO; }
     static inline vector load(const value * p, int j) {
@@ -46,7 +46,7 @@ struct type_f16 {
         return GGML_F16_DOT_VEC_LOAD(p, j);
     }
     static inline vector fma(vector acc, vector a, vector b) { return GGML_F16_DOT_VEC_FMA(acc, a, b); }
-    static inline sums reduce(vector (&sum)[ARR]) {
+    static inline sums   reduce(vector (&sum)[ARR]) {
         sums total = 0;
         GGML_F16_DOT_VEC_REDUCE(total, sum);
         return total;
@@ -64,26 +64,26 @@ struct type_f16 {
 
 struct type_bf16 {
     using value = ggml_bf16_t;
-    using sums = ggml_float;
+    using sums  = ggml_float;
 
 #if defined(__AVX512BF16__)
     static constexpr int STEP = 64;
-    static constexpr int EPR = 32;
-    static constexpr int ARR = 2;
-    using vector = __m512;
-    using operand = __m512i;
+    static constexpr int EPR  = 32;
+    static constexpr int ARR  = 2;
+    using vector              = __m512;
+    using operand             = __m512i;
 
-    static inline vector zero() { return _mm512_setzero_ps(); }
+    static inline vector  zero() { return _mm512_setzero_ps(); }
     static inline operand load(const value * p, int) { return _mm512_loadu_si512(p); }
-    static inline vector fma(vector acc, operand a, operand b) { return _mm512_dpbf16_ps(acc, m512bh(a), m512bh(b)); }
+    static inline vector  fma(vector acc, operand a, operand b) { return _mm512_dpbf16_ps(acc, m512bh(a), m512bh(b)); }
 #elif defined(__AVX512F__)
     static constexpr int STEP = 32;
-    static constexpr int EPR = 16;
-    static constexpr int ARR = 2;
-    using vector = __m512;
-    using operand = __m512;
+    static constexpr int EPR  = 16;
+    static constexpr int ARR  = 2;
+    using vector              = __m512;
+    using operand             = __m512;
 
-    static inline vector zero() { return _mm512_setzero_ps(); }
+    static inline vector  zero() { return _mm512_setzero_ps(); }
     static inline operand load(const value * p, int) {
         return _mm512_castsi512_ps(
             _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *) p)), 16));
@@ -91,12 +91,12 @@ struct type_bf16 {
     static inline vector fma(vector acc, operand a, operand b) { return _mm512_add_ps(_mm512_mul_ps(a, b), acc); }
 #else
     static constexpr int STEP = 32;
-    static constexpr int EPR = 8;
-    static constexpr int ARR = 4;
-    using vector = __m256;
-    using operand = __m256;
+    static constexpr int EPR  = 8;
+    static constexpr int ARR  = 4;
+    using vector              = __m256;
+    using operand             = __m256;
 
-    static inline vector zero() { return _mm256_setzero_ps(); }
+    static inline vector  zero() { return _mm256_setzero_ps(); }
     static inline operand load(const value * p, int) {
         return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *) p)), 16));
     }
@@ -107,9 +107,9 @@ struct type_bf16 {
 #if defined(__AVX512F__)
         return (sums) _mm512_reduce_add_ps(sum[0]) + (sums) _mm512_reduce_add_ps(sum[1]);
 #else
-        const __m256 all = _mm256_add_ps(_mm256_add_ps(sum[0], sum[2]), _mm256_add_ps(sum[1], sum[3]));
-        __m128 half = _mm_add_ps(_mm256_extractf128_ps(all, 1), _mm256_castps256_ps128(all));
-        half = _mm_add_ps(half, _mm_movehl_ps(half, half));
+        const __m256 all  = _mm256_add_ps(_mm256_add_ps(sum[0], sum[2]), _mm256_add_ps(sum[1], sum[3]));
+        __m128       half = _mm_add_ps(_mm256_extractf128_ps(all, 1), _mm256_castps256_ps128(all));
+        half              = _mm_add_ps(half, _mm_movehl_ps(half, half));
         return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
 #endif
     }
@@ -125,14 +125,14 @@ struct type_bf16 {
 // are independent, so they are summed one after the other here, each for several rows and all columns at once.
 template <typename T>
 struct kernel_float {
-    using value = typename T::value;
-    using vector = typename T::vector;
+    using value   = typename T::value;
+    using vector  = typename T::vector;
     using operand = typename T::operand;
 
     static constexpr int ROWS = 2;
 
     static size_t panel_size(int64_t, int) { return 0; }
-    static void prepare(const narrow_product &) {}
+    static void   prepare(const narrow_product &) {}
 
     static void run(const narrow_product & p, int64_t r0, int64_t r1) {
         for (int64_t r = r0; r < r1; r += ROWS) {
@@ -141,18 +141,10 @@ struct kernel_float {
                 rows_times<3>(p, r, r1, c);
             }
             switch (p.n_columns - c) {
-            case 4:
-                rows_times<4>(p, r, r1, c);
-                break;
-            case 3:
-                rows_times<3>(p, r, r1, c);
-                break;
-            case 2:
-                rows_times<2>(p, r, r1, c);
-                break;
-            default:
-                rows_times<1>(p, r, r1, c);
-                break;
+                case 4:  rows_times<4>(p, r, r1, c); break;
+                case 3:  rows_times<3>(p, r, r1, c); break;
+                case 2:  rows_times<2>(p, r, r1, c); break;
+                default: rows_times<1>(p, r, r1, c); break;
             }
         }
     }
@@ -215,17 +207,13 @@ struct kernel_float {
 const narrow_kernel * narrow_kernel_float(const weight_layout & layout) {
     switch (layout.type) {
 #ifdef NEXTN_HAS_F32_F16
-    case GGML_TYPE_F32:
-        return kernel_float<type_f32>::kernel();
-    case GGML_TYPE_F16:
-        return kernel_float<type_f16>::kernel();
+        case GGML_TYPE_F32: return kernel_float<type_f32>::kernel();
+        case GGML_TYPE_F16: return kernel_float<type_f16>::kernel();
 #endif
 #ifdef NEXTN_HAS_BF16
-    case GGML_TYPE_BF16:
-        return kernel_float<type_bf16>::kernel();
+        case GGML_TYPE_BF16: return kernel_float<type_bf16>::kernel();
 #endif
-    default:
-        return nullptr;
+        default: return nullptr;
     }
 }
 

@@ -19,13 +19,13 @@ int narrow_level();
 
 // Rows of one weight matrix times a few columns.
 struct narrow_product {
-    int64_t n; // elements in a row
-    int n_columns;
+    int64_t      n; // elements in a row
+    int          n_columns;
     const char * weights;              // row 0
-    size_t row_stride;                 // bytes from one row to the next (of interleaved rows: their mean)
+    size_t       row_stride;           // bytes from one row to the next (of interleaved rows: their mean)
     const void * columns[MAX_COLUMNS]; // activations, converted to the kernel's column type
-    float * out[MAX_COLUMNS];          // out[c][r] = row r times column c
-    void * panel;                      // the columns as prepare() laid them out
+    float *      out[MAX_COLUMNS];     // out[c][r] = row r times column c
+    void *       panel;                // the columns as prepare() laid them out
 };
 
 struct narrow_kernel {
@@ -41,8 +41,8 @@ constexpr int64_t ROW_UNIT = 16; // no kernel works on more rows at once
 // The layout of the weights: n_rows = 1 is the engine's plain layout, otherwise n_rows rows are interleaved.
 struct weight_layout {
     ggml_type type;
-    int n_rows;
-    int interleave;
+    int       n_rows;
+    int       interleave;
 };
 
 // nullptr where this build has none.

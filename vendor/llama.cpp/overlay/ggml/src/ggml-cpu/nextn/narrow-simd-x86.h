@@ -13,10 +13,10 @@ namespace nextn::simd {
 
 #define NEXTN_SIMD_VNNI
 
-constexpr int ROWS = 2;
+constexpr int ROWS      = 2;
 constexpr int REGISTERS = 32;
 
-using ints = __m512i;
+using ints   = __m512i;
 using floats = __m512;
 
 inline ints join(__m256i row0, __m256i row1) {
@@ -140,10 +140,10 @@ inline __m256 row_of(floats a) {
 
 #else
 
-constexpr int ROWS = 1;
+constexpr int ROWS      = 1;
 constexpr int REGISTERS = 16;
 
-using ints = __m256i;
+using ints   = __m256i;
 using floats = __m256;
 
 inline ints join(__m256i row0, __m256i) {

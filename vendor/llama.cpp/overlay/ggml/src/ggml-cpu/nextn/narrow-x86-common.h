@@ -54,8 +54,8 @@ struct by_columns {
         return n / K::panel_block * table[n_columns - 1];
     }
 
-    static void run(const narrow_product & p, int64_t r0, int64_t r1) { run(p, r0, r1, columns()); }
-    static void prepare(const narrow_product & p) { prepare(p, columns()); }
+    static void   run(const narrow_product & p, int64_t r0, int64_t r1) { run(p, r0, r1, columns()); }
+    static void   prepare(const narrow_product & p) { prepare(p, columns()); }
     static size_t panel_size(int64_t n, int n_columns) { return panel_size(n, n_columns, columns()); }
 
     static const narrow_kernel * kernel() {
@@ -89,9 +89,9 @@ struct scales_and_mins {
         memcpy(&b, packed + 4, 4);
         memcpy(&c, packed + 8, 4);
         const uint32_t scales_hi = (c & 0x0f0f0f0f) | (a >> 2 & 0x30303030);
-        const uint32_t mins_hi = (c >> 4 & 0x0f0f0f0f) | (b >> 2 & 0x30303030);
-        scales = (uint64_t) scales_hi << 32 | (a & 0x3f3f3f3f);
-        mins = (uint64_t) mins_hi << 32 | (b & 0x3f3f3f3f);
+        const uint32_t mins_hi   = (c >> 4 & 0x0f0f0f0f) | (b >> 2 & 0x30303030);
+        scales                   = (uint64_t) scales_hi << 32 | (a & 0x3f3f3f3f);
+        mins                     = (uint64_t) mins_hi << 32 | (b & 0x3f3f3f3f);
     }
 };
 
@@ -103,7 +103,7 @@ template <int NC>
 struct alignas(32) q8_0_panel {
     uint8_t q[NC][QK8_0];
     int32_t start[NC]; // what the integer sum of this column starts from
-    float d[NC];
+    float   d[NC];
 };
 
 // The bytes are stored with their sign bit flipped where FLIP is 0x80; BIAS is what the kernel adds to each weight.
@@ -112,14 +112,14 @@ static void prepare_q8_0(const narrow_product & p) {
     auto * panel = (q8_0_panel<NC> *) p.panel;
     for (int64_t ib = 0; ib < p.n / QK8_0; ++ib) {
         for (int c = 0; c < NC; ++c) {
-            const block_q8_0 & y = ((const block_q8_0 *) p.columns[c])[ib];
-            int32_t sum = 0;
+            const block_q8_0 & y   = ((const block_q8_0 *) p.columns[c])[ib];
+            int32_t            sum = 0;
             for (int i = 0; i < QK8_0; ++i) {
                 panel[ib].q[c][i] = (uint8_t) y.qs[i] ^ FLIP;
                 sum += y.qs[i];
             }
             panel[ib].start[c] = -BIAS * sum;
-            panel[ib].d[c] = GGML_CPU_FP16_TO_FP32(y.d);
+            panel[ib].d[c]     = GGML_CPU_FP16_TO_FP32(y.d);
         }
     }
 }
@@ -133,7 +133,7 @@ struct signed_weights {
     ints q;
     ints start;
 
-    NEXTN_INLINE signed_weights(ints q) : q(q), start(sub32(zero(), dot4_acc(zero(), all8(-128), q))) {}
+    NEXTN_INLINE      signed_weights(ints q) : q(q), start(sub32(zero(), dot4_acc(zero(), all8(-128), q))) {}
     NEXTN_INLINE ints dot(ints column) const { return dot4_acc(start, column, q); }
 #else
     static constexpr int FLIP = 0;
@@ -141,7 +141,7 @@ struct signed_weights {
     ints q;
     ints abs;
 
-    NEXTN_INLINE signed_weights(ints q) : q(q), abs(sign8(q, q)) {}
+    NEXTN_INLINE      signed_weights(ints q) : q(q), abs(sign8(q, q)) {}
     NEXTN_INLINE ints dot(ints column) const { return madd_acc(zero(), maddubs(abs, sign8(column, q)), all16(1)); }
 #endif
 };
@@ -155,7 +155,7 @@ struct alignas(32) q8_K_column {
     uint8_t q[QK_K];
     int16_t sums16[QK_K / 16];
     int16_t sums32[QK_K / 16]; // the upper half is zero
-    float d;
+    float   d;
 
     void set(const block_q8_K & y) {
         for (int i = 0; i < QK_K; ++i) {

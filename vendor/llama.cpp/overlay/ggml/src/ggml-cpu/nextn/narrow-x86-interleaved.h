@@ -53,13 +53,13 @@ NEXTN_INLINE ints dots_total(int32_t start, ints acc) {
 
 // Blocks of 32 4-bit values that are looked up in a table, one scale per row.
 struct type_q4_0_8x8 {
-    using block = block_q4_0x8;
+    using block               = block_q4_0x8;
     static constexpr int BIAS = 8;
 
     // The repacked nibbles are two's complement.
     static NEXTN_INLINE __m128i table() { return _mm_setr_epi8(8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7); }
-    static NEXTN_INLINE ints add(ints acc, ints weights, ints column) { return dots_add(acc, weights, column); }
-    static NEXTN_INLINE ints total(int32_t start, ints acc) { return dots_total(start, acc); }
+    static NEXTN_INLINE ints    add(ints acc, ints weights, ints column) { return dots_add(acc, weights, column); }
+    static NEXTN_INLINE ints    total(int32_t start, ints acc) { return dots_total(start, acc); }
 };
 
 struct type_iq4_nl_8x8 {
@@ -78,7 +78,7 @@ struct type_iq4_nl_8x8 {
     static constexpr int BIAS = 0;
 
     static NEXTN_INLINE __m128i table() { return _mm_loadu_si128((const __m128i *) kvalues_iq4nl); }
-    static NEXTN_INLINE ints add(ints acc, ints weights, ints column) {
+    static NEXTN_INLINE ints    add(ints acc, ints weights, ints column) {
         return add32(acc, signed_weights(weights).dot(column));
     }
     static NEXTN_INLINE ints total(int32_t, ints acc) { return acc; }
@@ -91,7 +91,7 @@ struct kernel_8x8 {
     using panel = q8_0_panel<NC>;
 
     static constexpr int panel_block = QK8_0;
-    static constexpr int block_size = QK8_0;
+    static constexpr int block_size  = QK8_0;
 
     template <int NC>
     static void prepare(const narrow_product & p) {
@@ -100,14 +100,14 @@ struct kernel_8x8 {
 
     template <int NC>
     static void run(const narrow_product & p, int64_t r0, int64_t r1) {
-        const int64_t nb = p.n / QK8_0;
-        const ints table = join(_mm256_broadcastsi128_si256(T::table()), _mm256_broadcastsi128_si256(T::table()));
+        const int64_t nb    = p.n / QK8_0;
+        const ints    table = join(_mm256_broadcastsi128_si256(T::table()), _mm256_broadcastsi128_si256(T::table()));
 
         for (int64_t r = r0; r < r1; r += 8 * ROWS) {
-            const bool both = ROWS > 1 && r + 8 < r1;
-            const auto * x0 = (const typename T::block *) (p.weights + r * p.row_stride);
-            const auto * x1 = both ? x0 + nb : x0;
-            const auto * y = (const q8_0_panel<NC> *) p.panel;
+            const bool   both = ROWS > 1 && r + 8 < r1;
+            const auto * x0   = (const typename T::block *) (p.weights + r * p.row_stride);
+            const auto * x1   = both ? x0 + nb : x0;
+            const auto * y    = (const q8_0_panel<NC> *) p.panel;
 
             floats acc[NC];
             for (int c = 0; c < NC; ++c) {
@@ -135,10 +135,10 @@ struct kernel_8x8 {
         }
         unrolled<4>([&](auto i) NEXTN_INLINE_LAMBDA {
             constexpr int at = i % 2 * 64, high = i / 2; // values 8i .. 8i+7
-            const ints a = values<high>(table, load_each(x0.qs + at, x1.qs + at));
-            const ints b = values<high>(table, load_each(x0.qs + at + 32, x1.qs + at + 32));
-            const ints w0 = run_start(a, b);
-            const ints w1 = run_end(a, b);
+            const ints    a  = values<high>(table, load_each(x0.qs + at, x1.qs + at));
+            const ints    b  = values<high>(table, load_each(x0.qs + at + 32, x1.qs + at + 32));
+            const ints    w0 = run_start(a, b);
+            const ints    w1 = run_end(a, b);
             unrolled<NC>([&](auto c) NEXTN_INLINE_LAMBDA {
                 dots[c] = T::add(dots[c], w0, dup32(y.q[c] + 8 * i));
                 dots[c] = T::add(dots[c], w1, dup32(y.q[c] + 8 * i + 4));
@@ -163,7 +163,7 @@ struct kernel_8x8 {
 
 struct kernel_q4_K_8x8 {
     static constexpr int panel_block = QK_K;
-    static constexpr int block_size = QK_K;
+    static constexpr int block_size  = QK_K;
 
     using column = q8_K_column<0>;
     template <int NC>
@@ -181,10 +181,10 @@ struct kernel_q4_K_8x8 {
         const int64_t nb = p.n / QK_K;
 
         for (int64_t r = r0; r < r1; r += 8 * ROWS) {
-            const bool both = ROWS > 1 && r + 8 < r1;
-            const auto * x0 = (const block_q4_Kx8 *) (p.weights + r * p.row_stride);
-            const auto * x1 = both ? x0 + nb : x0;
-            const auto * y = (const panel<NC> *) p.panel;
+            const bool   both = ROWS > 1 && r + 8 < r1;
+            const auto * x0   = (const block_q4_Kx8 *) (p.weights + r * p.row_stride);
+            const auto * x1   = both ? x0 + nb : x0;
+            const auto * y    = (const panel<NC> *) p.panel;
 
             floats acc[NC];
             floats acc_min[NC];
@@ -215,39 +215,39 @@ struct kernel_q4_K_8x8 {
         for (int pair = 0; pair < QK_K / 64; ++pair) {
             const sub_blocks s0(x0, pair);
             const sub_blocks s1(x1, pair);
-            const ints mins = join(s0.mins(), s1.mins());
+            const ints       mins = join(s0.mins(), s1.mins());
             unrolled<NC>([&](auto c)
                              NEXTN_INLINE_LAMBDA { min[c] = madd_acc(min[c], mins, dup32(y.c[c].sums32 + 2 * pair)); });
 
             unrolled<2>([&](auto high) NEXTN_INLINE_LAMBDA {
                 const ints scales = join(s0.template scales<high>(), s1.template scales<high>());
-                ints dots[NC];
+                ints       dots[NC];
                 for (int c = 0; c < NC; ++c) {
                     dots[c] = zero();
                 }
                 unrolled<4>([&](auto i) NEXTN_INLINE_LAMBDA {
-                    const int at = pair * 256 + 64 * i;
-                    const ints a = bit_and(move_bits<4 * high, 0>(load_each(x0.qs + at, x1.qs + at)), all8(15));
+                    const int  at = pair * 256 + 64 * i;
+                    const ints a  = bit_and(move_bits<4 * high, 0>(load_each(x0.qs + at, x1.qs + at)), all8(15));
                     const ints b =
                         bit_and(move_bits<4 * high, 0>(load_each(x0.qs + at + 32, x1.qs + at + 32)), all8(15));
                     const ints w0 = run_start(a, b);
                     const ints w1 = run_end(a, b);
                     unrolled<NC>([&](auto c) NEXTN_INLINE_LAMBDA {
                         const uint8_t * q = y.c[c].q + 64 * pair + 32 * high + 8 * i;
-                        dots[c] = dots_add(dots[c], w0, dup32(q));
-                        dots[c] = dots_add(dots[c], w1, dup32(q + 4));
+                        dots[c]           = dots_add(dots[c], w0, dup32(q));
+                        dots[c]           = dots_add(dots[c], w1, dup32(q + 4));
                     });
                 });
                 unrolled<NC>([&](auto c) NEXTN_INLINE_LAMBDA { sum[c] = scaled_acc(sum[c], dots[c], scales); });
             });
         }
-        const floats d = join(kernel_8x8<type_q4_0_8x8>::scales(x0.d), kernel_8x8<type_q4_0_8x8>::scales(x1.d));
+        const floats d    = join(kernel_8x8<type_q4_0_8x8>::scales(x0.d), kernel_8x8<type_q4_0_8x8>::scales(x1.d));
         const floats dmin = join(_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) x0.dmin)),
                                  _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) x1.dmin)));
         unrolled<NC>([&](auto c) NEXTN_INLINE_LAMBDA {
             const floats dy = allf(y.c[c].d);
-            acc[c] = fmadd(to_float(sum[c]), mul(d, dy), acc[c]);
-            acc_min[c] = fmadd(to_float(min[c]), mul(dmin, dy), acc_min[c]);
+            acc[c]          = fmadd(to_float(sum[c]), mul(d, dy), acc[c]);
+            acc_min[c]      = fmadd(to_float(min[c]), mul(dmin, dy), acc_min[c]);
         });
     }
 

@@ -35,14 +35,14 @@ NEXTN_INLINE void store_rows(float * out, int64_t r, int64_t end, F sum) {
 //
 
 struct type_q8_0 {
-    using block = block_q8_0;
+    using block               = block_q8_0;
     static constexpr int SUMS = 1;
 
     static NEXTN_INLINE ints values(const block & x0, const block & x1) { return load_each(x0.qs, x1.qs); }
 };
 
 struct type_q4_0 {
-    using block = block_q4_0;
+    using block               = block_q4_0;
     static constexpr int SUMS = 1;
 
     static NEXTN_INLINE ints values(const block & x0, const block & x1) {
@@ -51,7 +51,7 @@ struct type_q4_0 {
 };
 
 struct type_iq4_nl {
-    using block = block_iq4_nl;
+    using block               = block_iq4_nl;
     static constexpr int SUMS = 2;
 
     static NEXTN_INLINE ints values(const block & x0, const block & x1) {
@@ -66,7 +66,7 @@ struct kernel_32 {
     using panel = q8_0_panel<NC>;
 
     static constexpr int panel_block = QK8_0;
-    static constexpr int block_size = QK8_0 * T::SUMS;
+    static constexpr int block_size  = QK8_0 * T::SUMS;
 
     template <int NC>
     static void prepare(const narrow_product & p) {
@@ -85,8 +85,8 @@ struct kernel_32 {
     static NEXTN_INLINE void run_rows(const narrow_product & p, int64_t r, int64_t end) {
         using rows = row_pointers<typename T::block>;
 
-        const q8_0_panel<NC> * y = (const q8_0_panel<NC> *) p.panel;
-        const rows x[2] = {rows(p, r, end), rows(p, r + (V - 1) * ROWS, end)};
+        const q8_0_panel<NC> * y    = (const q8_0_panel<NC> *) p.panel;
+        const rows             x[2] = {rows(p, r, end), rows(p, r + (V - 1) * ROWS, end)};
 
         floats acc[T::SUMS][V][NC];
         for (int s = 0; s < T::SUMS; ++s) {
@@ -100,10 +100,10 @@ struct kernel_32 {
             unrolled<T::SUMS>([&](auto s) NEXTN_INLINE_LAMBDA {
                 const signed_weights w[2] = {T::values(x[0].first(ib + s), x[0].last(ib + s)),
                                              T::values(x[V - 1].first(ib + s), x[V - 1].last(ib + s))};
-                const floats d[2] = {scale(x[0], ib + s), scale(x[V - 1], ib + s)};
+                const floats         d[2] = {scale(x[0], ib + s), scale(x[V - 1], ib + s)};
                 unrolled<NC>([&](auto c) NEXTN_INLINE_LAMBDA {
-                    const ints column = load_all(y[ib + s].q[c]);
-                    const floats dy = allf(y[ib + s].d[c]);
+                    const ints   column = load_all(y[ib + s].q[c]);
+                    const floats dy     = allf(y[ib + s].d[c]);
                     unrolled<V>([&](auto v) NEXTN_INLINE_LAMBDA {
                         acc[s][v][c] = fmadd(mul(d[v], dy), to_float(w[v].dot(column)), acc[s][v][c]);
                     });
@@ -131,8 +131,8 @@ template <typename B>
 struct k_rows {
     const B & x0;
     const B & x1;
-    floats d;
-    ints scales; // 16-bit, the scale of group g at place g of each 128-bit lane
+    floats    d;
+    ints      scales; // 16-bit, the scale of group g at place g of each 128-bit lane
 
     NEXTN_INLINE k_rows(const B & x0, const B & x1, ggml_half d0, ggml_half d1)
         : x0(x0), x1(x1), d(each_half(d0, d1)) {}
@@ -147,7 +147,7 @@ struct k_rows {
 template <typename B>
 struct k_rows_with_mins : k_rows<B> {
     floats dmin;
-    ints mins; // 16-bit, in the lower lane of each row
+    ints   mins; // 16-bit, in the lower lane of each row
 
     NEXTN_INLINE k_rows_with_mins(const B & x0, const B & x1)
         : k_rows<B>(x0, x1, x0.data.data.d, x1.data.data.d), dmin(each_half(x0.data.data.dmin, x1.data.data.dmin)) {
@@ -162,9 +162,9 @@ struct k_rows_with_mins : k_rows<B> {
 };
 
 struct type_q4_K : k_rows_with_mins<block_q4_K> {
-    using block = block_q4_K;
+    using block                      = block_q4_K;
     static constexpr bool HAS_SECOND = true;
-    static constexpr bool SIGNED = false;
+    static constexpr bool SIGNED     = false;
 
     using k_rows_with_mins::k_rows_with_mins;
 
@@ -176,7 +176,7 @@ struct type_q4_K : k_rows_with_mins<block_q4_K> {
 
     template <typename C>
     NEXTN_INLINE void finish(floats & acc, floats & acc_min, ints sum, const C & y) const {
-        acc = fmadd(mul(d, allf(y.d)), to_float(sum), acc);
+        acc     = fmadd(mul(d, allf(y.d)), to_float(sum), acc);
         acc_min = fmadd(mul(dmin, allf(-y.d)), to_float(madd_acc(zero(), mins, load_all(y.sums32))), acc_min);
     }
     static NEXTN_INLINE float total(__m256 acc, __m256 acc_min) {
@@ -185,15 +185,15 @@ struct type_q4_K : k_rows_with_mins<block_q4_K> {
 };
 
 struct type_q5_K : k_rows_with_mins<block_q5_K> {
-    using block = block_q5_K;
+    using block                      = block_q5_K;
     static constexpr bool HAS_SECOND = true;
-    static constexpr bool SIGNED = false;
+    static constexpr bool SIGNED     = false;
 
     using k_rows_with_mins::k_rows_with_mins;
 
     template <int G>
     NEXTN_INLINE ints group() const {
-        const ints low = load_each(x0.qs + G / 2 * 32, x1.qs + G / 2 * 32);
+        const ints low  = load_each(x0.qs + G / 2 * 32, x1.qs + G / 2 * 32);
         const ints high = load_each(x0.qh, x1.qh);
         return bit_or(bit_and(move_bits<4 * (G % 2), 0>(low), all8(15)), bit_and(move_bits<G, 4>(high), all8(16)));
     }
@@ -202,10 +202,10 @@ struct type_q5_K : k_rows_with_mins<block_q5_K> {
     template <typename C>
     NEXTN_INLINE void finish(floats & acc, floats & acc_min, ints sum, const C & y) const {
         ints min = madd_acc(zero(), mins, load_all(y.sums32));
-        min = add32(min, shuffle32<0x4E>(min));
-        min = add32(min, shuffle32<0xB1>(min));
-        acc = fmadd(mul(d, allf(y.d)), to_float(sum), acc);
-        acc_min = fmadd(mul(dmin, allf(-y.d)), to_float(min), acc_min);
+        min      = add32(min, shuffle32<0x4E>(min));
+        min      = add32(min, shuffle32<0xB1>(min));
+        acc      = fmadd(mul(d, allf(y.d)), to_float(sum), acc);
+        acc_min  = fmadd(mul(dmin, allf(-y.d)), to_float(min), acc_min);
     }
     static NEXTN_INLINE float total(__m256 acc, __m256 acc_min) { return sum8(acc) + _mm256_cvtss_f32(acc_min); }
 };
@@ -226,9 +226,9 @@ struct k_rows_of_16 : k_rows<B> {
 };
 
 struct type_q6_K : k_rows_of_16<block_q6_K> {
-    using block = block_q6_K;
+    using block                      = block_q6_K;
     static constexpr bool HAS_SECOND = false;
-    static constexpr bool SIGNED = false;
+    static constexpr bool SIGNED     = false;
 
     ints scales_in_order;
 
@@ -241,9 +241,9 @@ struct type_q6_K : k_rows_of_16<block_q6_K> {
     template <int G>
     NEXTN_INLINE ints group() const {
         constexpr int half = G / 4, part = G % 4;
-        constexpr int at = 64 * half + 32 * (part % 2);
-        const ints low = load_each(x0.ql + at, x1.ql + at);
-        const ints high = load_each(x0.qh + 32 * half, x1.qh + 32 * half);
+        constexpr int at   = 64 * half + 32 * (part % 2);
+        const ints    low  = load_each(x0.ql + at, x1.ql + at);
+        const ints    high = load_each(x0.qh + 32 * half, x1.qh + 32 * half);
         return bit_or(bit_and(move_bits<part / 2 * 4, 0>(low), all8(15)),
                       bit_and(move_bits<2 * part, 4>(high), all8(48)));
     }
@@ -252,15 +252,15 @@ struct type_q6_K : k_rows_of_16<block_q6_K> {
     template <typename C>
     NEXTN_INLINE void finish(floats & acc, floats &, ints sum, const C & y) const {
         const ints bias = shift_left32<5>(madd_acc(zero(), scales_in_order, load_all(y.sums16)));
-        acc = fmadd(mul(d, allf(y.d)), to_float(sub32(sum, bias)), acc);
+        acc             = fmadd(mul(d, allf(y.d)), to_float(sub32(sum, bias)), acc);
     }
     static NEXTN_INLINE float total(__m256 acc, __m256) { return sum8(acc); }
 };
 
 struct type_q3_K : k_rows_of_16<block_q3_K> {
-    using block = block_q3_K;
+    using block                      = block_q3_K;
     static constexpr bool HAS_SECOND = false;
-    static constexpr bool SIGNED = true;
+    static constexpr bool SIGNED     = true;
 
     NEXTN_INLINE type_q3_K(const block & x0, const block & x1)
         : k_rows_of_16(x0, x1, unpack(x0.scales), unpack(x1.scales)) {}
@@ -273,14 +273,14 @@ struct type_q3_K : k_rows_of_16<block_q3_K> {
         memcpy(&low, packed, 8);
         memcpy(&high, packed + 8, 4);
         const uint64_t nibbles = 0x0f0f0f0f0f0f0f0f;
-        const uint64_t s0 = (low & nibbles) | (uint64_t) (high << 2 & 0x30303030) << 32 | (high << 4 & 0x30303030);
-        const uint64_t s1 = (low >> 4 & nibbles) | (uint64_t) (high >> 2 & 0x30303030) << 32 | (high & 0x30303030);
+        const uint64_t s0      = (low & nibbles) | (uint64_t) (high << 2 & 0x30303030) << 32 | (high << 4 & 0x30303030);
+        const uint64_t s1      = (low >> 4 & nibbles) | (uint64_t) (high >> 2 & 0x30303030) << 32 | (high & 0x30303030);
         return _mm_sub_epi8(_mm_set_epi64x(s1, s0), _mm_set1_epi8(32));
     }
 
     template <int G>
     NEXTN_INLINE ints group() const {
-        const ints low = load_each(x0.qs + G / 4 * 32, x1.qs + G / 4 * 32);
+        const ints low  = load_each(x0.qs + G / 4 * 32, x1.qs + G / 4 * 32);
         const ints high = load_each(x0.hmask, x1.hmask);
         return sub8(bit_or(bit_and(move_bits<G % 4 * 2, 0>(low), all8(3)), bit_and(move_bits<G, 2>(high), all8(4))),
                     all8(4));
@@ -297,7 +297,7 @@ template <typename T>
 struct kernel_k {
     static constexpr int FLIP = T::SIGNED ? 0x80 : 0; // the unsigned side of the product is the column, or the weight
     static constexpr int panel_block = QK_K;
-    static constexpr int block_size = QK_K;
+    static constexpr int block_size  = QK_K;
 
     using column = q8_K_column<FLIP>;
     template <int NC>
@@ -346,7 +346,7 @@ struct kernel_k {
             }
             unrolled<NC>([&](auto c) NEXTN_INLINE_LAMBDA {
                 const ints column = load_all(y.c[c].q + 32 * g);
-                sum[c] = madd_acc(sum[c], s, T::SIGNED ? maddubs(column, q) : maddubs(q, column));
+                sum[c]            = madd_acc(sum[c], s, T::SIGNED ? maddubs(column, q) : maddubs(q, column));
             });
         });
         unrolled<NC>([&](auto c) NEXTN_INLINE_LAMBDA {

@@ -16,10 +16,10 @@ namespace nextn {
 
 // The engine's single-column kernel: the definition of the result, and the fallback.
 struct engine_kernel {
-    weight_layout layout;
-    ggml_type column_type;
-    ggml_vec_dot_t vec_dot;                   // plain layout
-    decltype(ggml_nextn_repacked::gemv) gemv; // interleaved layouts
+    weight_layout                       layout;
+    ggml_type                           column_type;
+    ggml_vec_dot_t                      vec_dot; // plain layout
+    decltype(ggml_nextn_repacked::gemv) gemv;    // interleaved layouts
 
     void run(const narrow_product & p, int64_t r0, int64_t r1) const {
         for (int c = 0; c < p.n_columns; ++c) {
@@ -48,40 +48,40 @@ static engine_kernel repacked_engine_kernel(ggml_type type, const ggml_nextn_rep
 //
 
 static bool reproduces_engine(const narrow_kernel & kernel, const engine_kernel & engine) {
-    const ggml_type_traits * type = ggml_get_type_traits(engine.layout.type);
-    const ggml_type_traits * column = ggml_get_type_traits(engine.column_type);
-    const ggml_from_float_t to_column = ggml_get_type_traits_cpu(engine.column_type)->from_float;
+    const ggml_type_traits * type      = ggml_get_type_traits(engine.layout.type);
+    const ggml_type_traits * column    = ggml_get_type_traits(engine.column_type);
+    const ggml_from_float_t  to_column = ggml_get_type_traits_cpu(engine.column_type)->from_float;
 
-    const int64_t n = 4 * std::max<int64_t>(kernel.block, 64) + (type->blck_size == 1 ? 21 : 0);
+    const int64_t n      = 4 * std::max<int64_t>(kernel.block, 64) + (type->blck_size == 1 ? 21 : 0);
     const int64_t n_rows = engine.layout.n_rows == 1 ? 19 : 24;
 
-    uint32_t state = 1;
-    auto random = [&state] {
+    uint32_t state  = 1;
+    auto     random = [&state] {
         return (state = state * 1664525u + 1013904223u) >> 8;
     };
 
     // With bit 6 of every byte clear, no scale or float read from the bytes is infinite or NaN.
-    const size_t row_stride = n / type->blck_size * type->type_size;
+    const size_t         row_stride = n / type->blck_size * type->type_size;
     std::vector<uint8_t> weights(n_rows * row_stride + 64);
     std::generate(weights.begin(), weights.end(), [&] { return (uint8_t) (random() & 0xBF); });
 
-    const size_t column_size = n / column->blck_size * column->type_size;
+    const size_t         column_size = n / column->blck_size * column->type_size;
     std::vector<uint8_t> columns(MAX_COLUMNS * column_size);
-    std::vector<float> values(n);
+    std::vector<float>   values(n);
     for (int c = 0; c < MAX_COLUMNS; ++c) {
         std::generate(values.begin(), values.end(), [&] { return (float) random() * 0x1p-23f - 1.0f; });
         to_column(values.data(), columns.data() + c * column_size, n);
     }
 
-    std::vector<float> expected(MAX_COLUMNS * n_rows);
-    std::vector<float> actual(MAX_COLUMNS * n_rows);
+    std::vector<float>   expected(MAX_COLUMNS * n_rows);
+    std::vector<float>   actual(MAX_COLUMNS * n_rows);
     std::vector<uint8_t> panel(kernel.panel_size(n, MAX_COLUMNS) + 64);
 
     narrow_product p = {};
-    p.n = n;
-    p.weights = (const char *) weights.data();
-    p.row_stride = row_stride;
-    p.panel = (void *) GGML_PAD((uintptr_t) panel.data(), 64);
+    p.n              = n;
+    p.weights        = (const char *) weights.data();
+    p.row_stride     = row_stride;
+    p.panel          = (void *) GGML_PAD((uintptr_t) panel.data(), 64);
     for (int c = 0; c < MAX_COLUMNS; ++c) {
         p.columns[c] = columns.data() + c * column_size;
     }
@@ -132,7 +132,7 @@ static const narrow_kernel * checked_kernel(const engine_kernel & engine) {
 
 static const narrow_kernel * find_kernel(const engine_kernel & engine, int64_t n) {
     struct entry {
-        std::once_flag once;
+        std::once_flag        once;
         const narrow_kernel * kernel = nullptr;
     };
     // One slot per type for plain weights, one for repacked: a build repacks a type in one way only.
@@ -148,7 +148,7 @@ static const narrow_kernel * find_kernel(const engine_kernel & engine, int64_t n
 //
 
 class narrow_task {
-  public:
+public:
     narrow_task(const ggml_compute_params * params, ggml_tensor * dst, const engine_kernel & engine)
         : params(params), dst(dst), src0(dst->src[0]), src1(dst->src[1]), engine(engine),
           kernel(find_kernel(engine, src0->ne[0])) {}
@@ -187,7 +187,7 @@ class narrow_task {
         for_each_chunk(groups()->n_groups, n_chunks, [&](int64_t group) { return expert_product(group); });
     }
 
-  private:
+private:
     // The columns that chose the same expert.
     struct expert_group {
         int32_t expert;
@@ -199,11 +199,11 @@ class narrow_task {
     };
 
     struct expert_groups {
-        int64_t n_groups;
+        int64_t      n_groups;
         expert_group group[1];
     };
 
-    bool converts() const { return src1->type != engine.column_type; }
+    bool   converts() const { return src1->type != engine.column_type; }
     size_t column_size() const { return ggml_row_size(engine.column_type, src1->ne[0]); }
     size_t converted_size() const { return converts() ? GGML_PAD(ggml_nrows(src1) * column_size(), 64) : 0; }
 
@@ -217,9 +217,9 @@ class narrow_task {
         return sizeof(expert_groups) + n_pairs * sizeof(expert_group);
     }
 
-    char * work() const { return (char *) GGML_PAD((uintptr_t) params->wdata, 64); }
+    char *          work() const { return (char *) GGML_PAD((uintptr_t) params->wdata, 64); }
     expert_groups * groups() const { return (expert_groups *) (work() + converted_size()); }
-    char * panel() const {
+    char *          panel() const {
         return work() + converted_size() + GGML_PAD(groups_size(), 64) + params->ith * panel_size();
     }
 
@@ -236,19 +236,19 @@ class narrow_task {
     }
 
     void convert() {
-        const ggml_type_traits * from = ggml_get_type_traits(src1->type);
-        const ggml_type_traits_cpu * to = ggml_get_type_traits_cpu(engine.column_type);
-        const int64_t blck = ggml_blck_size(engine.column_type);
-        const int64_t n_block = src1->ne[0] / blck;
-        const int64_t b0 = n_block * params->ith / params->nth;
-        const int64_t b1 = n_block * (params->ith + 1) / params->nth;
+        const ggml_type_traits *     from    = ggml_get_type_traits(src1->type);
+        const ggml_type_traits_cpu * to      = ggml_get_type_traits_cpu(engine.column_type);
+        const int64_t                blck    = ggml_blck_size(engine.column_type);
+        const int64_t                n_block = src1->ne[0] / blck;
+        const int64_t                b0      = n_block * params->ith / params->nth;
+        const int64_t                b1      = n_block * (params->ith + 1) / params->nth;
 
         char * out = work() + b0 * ggml_type_size(engine.column_type);
         for (int64_t i = 0; i < ggml_nrows(src1); ++i, out += column_size()) {
             const int64_t i1 = i % src1->ne[1];
             const int64_t i2 = i / src1->ne[1] % src1->ne[2];
             const int64_t i3 = i / src1->ne[1] / src1->ne[2];
-            const char * in = source_column(i1, i2, i3) + b0 * blck * src1->nb[0];
+            const char *  in = source_column(i1, i2, i3) + b0 * blck * src1->nb[0];
             if (src1->type == GGML_TYPE_F32) {
                 to->from_float((const float *) in, out, (b1 - b0) * blck);
             } else {
@@ -271,8 +271,8 @@ class narrow_task {
     // Collect the (expert slot, token) pairs of each chosen expert.
     void group_by_expert() {
         const ggml_tensor * ids = dst->src[2];
-        expert_groups * all = groups();
-        all->n_groups = 0;
+        expert_groups *     all = groups();
+        all->n_groups           = 0;
         for (int32_t token = 0; token < ids->ne[1]; ++token) {
             for (int32_t slot = 0; slot < ids->ne[0]; ++slot) {
                 const int32_t expert =
@@ -280,12 +280,12 @@ class narrow_task {
                 GGML_ASSERT(expert >= 0 && expert < src0->ne[2]);
 
                 expert_group * end = all->group + all->n_groups;
-                expert_group * g = std::find_if(all->group, end, [&](const expert_group & g) {
+                expert_group * g   = std::find_if(all->group, end, [&](const expert_group & g) {
                     return g.expert == expert && g.n_columns < MAX_COLUMNS;
                 });
                 if (g == end) {
                     all->n_groups++;
-                    g->expert = expert;
+                    g->expert    = expert;
                     g->n_columns = 0;
                 }
                 g->columns[g->n_columns++] = {slot, token};
@@ -294,35 +294,35 @@ class narrow_task {
     }
 
     narrow_product plane_product(int64_t plane) const {
-        const int64_t i2 = plane % dst->ne[2];
-        const int64_t i3 = plane / dst->ne[2];
-        narrow_product p = product(i2 / (dst->ne[2] / src0->ne[2]), i3 / (dst->ne[3] / src0->ne[3]));
-        p.n_columns = dst->ne[1];
+        const int64_t  i2 = plane % dst->ne[2];
+        const int64_t  i3 = plane / dst->ne[2];
+        narrow_product p  = product(i2 / (dst->ne[2] / src0->ne[2]), i3 / (dst->ne[3] / src0->ne[3]));
+        p.n_columns       = dst->ne[1];
         for (int c = 0; c < p.n_columns; ++c) {
             p.columns[c] = column(c, i2, i3);
-            p.out[c] = (float *) ((char *) dst->data + c * dst->nb[1] + i2 * dst->nb[2] + i3 * dst->nb[3]);
+            p.out[c]     = (float *) ((char *) dst->data + c * dst->nb[1] + i2 * dst->nb[2] + i3 * dst->nb[3]);
         }
         return p;
     }
 
     narrow_product expert_product(int64_t group) const {
         const expert_group & g = groups()->group[group];
-        narrow_product p = product(g.expert, 0);
-        p.n_columns = g.n_columns;
+        narrow_product       p = product(g.expert, 0);
+        p.n_columns            = g.n_columns;
         for (int c = 0; c < p.n_columns; ++c) {
             const auto & pair = g.columns[c];
-            p.columns[c] = column(pair.slot % src1->ne[1], pair.token, 0);
-            p.out[c] = (float *) ((char *) dst->data + pair.slot * dst->nb[1] + pair.token * dst->nb[2]);
+            p.columns[c]      = column(pair.slot % src1->ne[1], pair.token, 0);
+            p.out[c]          = (float *) ((char *) dst->data + pair.slot * dst->nb[1] + pair.token * dst->nb[2]);
         }
         return p;
     }
 
     narrow_product product(int64_t i2, int64_t i3) const {
         narrow_product p = {};
-        p.n = src0->ne[0];
-        p.weights = (const char *) src0->data + i2 * src0->nb[2] + i3 * src0->nb[3];
-        p.row_stride = src0->nb[1];
-        p.panel = panel();
+        p.n              = src0->ne[0];
+        p.weights        = (const char *) src0->data + i2 * src0->nb[2] + i3 * src0->nb[3];
+        p.row_stride     = src0->nb[1];
+        p.panel          = panel();
         return p;
     }
 
@@ -335,12 +335,12 @@ class narrow_task {
     // Work on the row chunks of n_products products, the threads taking the next chunk as they become free.
     template <typename F>
     void for_each_chunk(int64_t n_products, int64_t n_chunks, F get_product) {
-        int64_t current = -1;
-        narrow_product p = {};
+        int64_t        current = -1;
+        narrow_product p       = {};
         for (int64_t i = params->ith; i < n_products * n_chunks; i = ggml_threadpool_chunk_add(params->threadpool, 1)) {
             if (i / n_chunks != current) {
                 current = i / n_chunks;
-                p = get_product(current);
+                p       = get_product(current);
                 if (kernel) {
                     kernel->prepare(p);
                 }
@@ -356,11 +356,11 @@ class narrow_task {
     }
 
     const ggml_compute_params * params;
-    ggml_tensor * dst;
-    const ggml_tensor * src0;
-    const ggml_tensor * src1;
-    const engine_kernel & engine;
-    const narrow_kernel * kernel;
+    ggml_tensor *               dst;
+    const ggml_tensor *         src0;
+    const ggml_tensor *         src1;
+    const engine_kernel &       engine;
+    const narrow_kernel *       kernel;
 };
 
 static bool forward(const ggml_compute_params * params, ggml_tensor * dst, const engine_kernel & engine) {

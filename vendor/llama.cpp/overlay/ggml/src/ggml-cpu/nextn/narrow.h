@@ -27,13 +27,13 @@ size_t ggml_nextn_work_size(int n_threads, const struct ggml_tensor * dst);
 // The same for weights the engine repacked at load: n_rows rows interleaved, interleave bytes at a time, with the
 // engine's single-column kernel for that layout.
 struct ggml_nextn_repacked {
-    int n_rows;
-    int interleave;
+    int       n_rows;
+    int       interleave;
     ggml_type column_type;
     void (*gemv)(int n, float * s, size_t bs, const void * vx, const void * vy, int nr, int nc);
 };
 
-bool ggml_nextn_forward_repacked(const ggml_compute_params * params, ggml_tensor * dst,
-                                 const ggml_nextn_repacked & layout);
+bool   ggml_nextn_forward_repacked(const ggml_compute_params * params, ggml_tensor * dst,
+                                   const ggml_nextn_repacked & layout);
 size_t ggml_nextn_work_size_repacked(int n_threads, const ggml_tensor * dst, const ggml_nextn_repacked & layout);
 #endif

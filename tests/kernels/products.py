@@ -1,0 +1,73 @@
+"""Matrix products through the public ggml API, and the weights and columns the tests give them."""
+
+from __future__ import annotations
+
+import numpy as np
+from ggml_ctypes import F32, I32, TYPES
+
+# Every type the promise names, and others that take the engine's kernels column by column.
+NAMED = ["Q8_0", "Q6_K", "Q5_K", "Q4_K", "Q3_K", "Q4_0", "IQ4_NL", "F16", "BF16", "F32"]
+OTHERS = ["Q2_K", "Q5_0", "IQ4_XS"]
+REPACKED = ["Q4_0", "Q4_K", "IQ4_NL", "Q2_K"]
+FLOATS = ["F16", "BF16", "F32"]
+
+
+def row_length(type_name):
+    """Long enough for two blocks; for floats with a rest that fills no vector."""
+    return 525 if type_name in FLOATS else 512
+
+
+def columns(n, count, seed=1):
+    """Activations [count, n] that survive quantization unchanged: whole numbers up to 127 in every block of 32."""
+    values = np.random.default_rng(seed).integers(-127, 128, (count, n))
+    values[:, ::32] = 127
+    return (values / 128).astype(np.float32)
+
+
+def gaussian(ggml, type_name, n_rows, n, seed=0):
+    """Weights as a model has them."""
+    return ggml.quantize(type_name, np.random.default_rng(seed).standard_normal((n_rows, n)))
+
+
+def extreme(ggml, type_name, n_rows, n, seed=0):
+    """Weights of arbitrary bytes, with blocks of zeros and of the bytes 0x80 and 0x3f among them.
+
+    Bit 6 of every byte is clear, so that no scale in them is infinite or not a number.
+    """
+    rng = np.random.default_rng(seed)
+    size = n_rows * ggml.row_size(type_name, n)
+    data = rng.integers(0, 256, size, np.uint8) & 0xBF
+    for start in range(0, size - 64, 256):
+        data[start : start + 64] = rng.choice([data[start], 0, 0x80, 0x3F])
+    return data
+
+
+def mul_mat(ggml, type_name, weights, x, repacked=False):
+    """Return [columns, rows] of weights [rows, n] times x [columns, n]."""
+    n = x.shape[1]
+    n_rows = weights.size // ggml.row_size(type_name, n)
+    with ggml.graph() as graph:
+        a = graph.tensor(TYPES[type_name], n, n_rows, weight=True)
+        b = graph.tensor(F32, n, x.shape[0])
+        out = ggml.base.ggml_mul_mat(graph.context, a, b)
+        graph.compute([out], {a: weights, b: x}, "CPU_REPACK" if repacked else "CPU")
+        return graph.read(out).reshape(x.shape[0], n_rows)
+
+
+def mul_mat_id(ggml, type_name, weights, n_expert, x, ids, repacked=False):
+    """Return [tokens, used, rows]: for each token the products with the experts it chose.
+
+    Args:
+        weights: n_expert matrices [rows, n].
+        x: [tokens, 1 or used, n].
+        ids: [tokens, used].
+    """
+    n_tokens, n_x, n = x.shape
+    n_rows = weights.size // n_expert // ggml.row_size(type_name, n)
+    with ggml.graph() as graph:
+        a = graph.tensor(TYPES[type_name], n, n_rows, n_expert, weight=True)
+        b = graph.tensor(F32, n, n_x, n_tokens)
+        c = graph.tensor(I32, ids.shape[1], n_tokens)
+        out = ggml.base.ggml_mul_mat_id(graph.context, a, b, c)
+        graph.compute([out], {a: weights, b: x, c: ids.astype(np.int32)}, "CPU_REPACK" if repacked else "CPU")
+        return graph.read(out).reshape(n_tokens, ids.shape[1], n_rows)

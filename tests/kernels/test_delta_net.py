@@ -1,0 +1,105 @@
+"""The gated delta net of several tokens: outputs and states of one token at a time, bit by bit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from ggml_ctypes import F32
+
+from kernels.conftest import WIDTHS, assert_same_bits
+
+HEADS_K, HEADS_V, N_SEQS = 2, 4, 2
+
+
+def delta_net(ggml, inputs, state, n_snapshots):
+    """Return outputs [seqs, tokens, heads, n] and the newest states first [snapshots, seqs, heads, n, n]."""
+    q, k, v, gate, beta = inputs
+    n_tokens, n = v.shape[1], v.shape[3]
+    with ggml.graph() as graph:
+        tensors = [graph.tensor(F32, *reversed(x.shape)) for x in (q, k, v, gate, beta, state)]
+        out = ggml.base.ggml_gated_delta_net(graph.context, *tensors, n_snapshots)
+        graph.compute([out], dict(zip(tensors, (q, k, v, gate, beta, state), strict=True)))
+        values = graph.read(out)
+    size = N_SEQS * n_tokens * HEADS_V * n
+    return values[:size].reshape(N_SEQS, n_tokens, HEADS_V, n), values[size:].reshape(-1, *state.shape)
+
+
+def make(n):
+    """Inputs of 9 tokens (q, k, v, gate, beta) and a state."""
+    rng = np.random.default_rng(n)
+    q, k = rng.standard_normal((2, N_SEQS, 9, HEADS_K, n)).astype(np.float32) / n**0.5
+    v = rng.standard_normal((N_SEQS, 9, HEADS_V, n)).astype(np.float32)
+    gate, beta = rng.random((2, N_SEQS, 9, HEADS_V, 1)).astype(np.float32)
+    return (q, k, v, -gate, beta), rng.standard_normal((N_SEQS, HEADS_V, n, n)).astype(np.float32)
+
+
+@pytest.mark.parametrize("n", [16, 24, 64, 128])
+@pytest.mark.parametrize("n_snapshots", [1, 4, 9])
+def test_batches_have_the_bits_of_one_token_at_a_time(ggml, threads, n, n_snapshots):
+    inputs, start = make(n)
+    outputs, states, state = [], [], start
+    for i in range(9):
+        out, new = delta_net(ggml, [np.ascontiguousarray(x[:, i : i + 1]) for x in inputs], state, 1)
+        state = new[0].copy()
+        outputs.append(out)
+        states.append(state)
+    for m in WIDTHS:
+        out, kept = delta_net(ggml, [np.ascontiguousarray(x[:, :m]) for x in inputs], start, n_snapshots)
+        assert_same_bits(out, np.concatenate(outputs[:m], axis=1), f"outputs of {m} tokens")
+        for slot in range(min(m, n_snapshots)):
+            assert_same_bits(kept[slot], states[m - 1 - slot], f"state {slot} back of {m} tokens")
+
+
+def with_memory(ggml, inputs, state, n_kept, read_states):
+    """The delta net as a model has it: its newest states copied to every second slot of a memory.
+
+    Returns the outputs, the memory, and with read_states the states in the result, which that keeps from being skipped.
+    """
+    n_tokens, n = inputs[2].shape[1], inputs[2].shape[3]
+    n_state, n_out = HEADS_V * n * n, N_SEQS * n_tokens * HEADS_V * n
+    base, memory_rows = ggml.base, 2 * n_kept * N_SEQS
+    with ggml.graph() as graph:
+        tensors = [graph.tensor(F32, *reversed(x.shape)) for x in (*inputs, state)]
+        memory = graph.tensor(F32, n_state, memory_rows)
+        net = base.ggml_gated_delta_net(graph.context, *tensors, n_kept)
+        row = 4 * n_state
+        states = base.ggml_view_3d(graph.context, net, n_state, N_SEQS, n_kept, row, row * N_SEQS, 4 * n_out)
+        slots = base.ggml_view_3d(graph.context, memory, n_state, N_SEQS, n_kept, row, 2 * row * N_SEQS, 0)
+        copy = base.ggml_cpy(graph.context, states, slots)
+        outputs = base.ggml_cont(graph.context, base.ggml_view_3d(graph.context, net, n_out, 1, 1, 0, 0, 0))
+        results = [copy, outputs] + [base.ggml_cont(graph.context, states)] * read_states
+        start = np.full((memory_rows, n_state), 7, np.float32)
+        graph.compute(results, dict(zip([*tensors, memory], [*inputs, state, start], strict=True)))
+        return [graph.read(x) for x in (outputs, memory, *results[2:])]
+
+
+@pytest.mark.parametrize("m", [1, 2, 4, 9])
+@pytest.mark.parametrize("read_states", [False, True])
+def test_states_reach_the_memory(ggml, threads, m, read_states):
+    inputs, start = make(32)
+    inputs = [np.ascontiguousarray(x[:, :m]) for x in inputs]
+    n_kept = min(m, 3)
+    out, states = delta_net(ggml, inputs, start, n_kept)
+    result = with_memory(ggml, inputs, start, n_kept, read_states)
+    assert_same_bits(result[0], out.ravel(), "outputs")
+    memory = result[1].reshape(n_kept, 2, N_SEQS, -1)
+    assert_same_bits(np.ascontiguousarray(memory[:, 0]).ravel(), states.ravel(), "memory")
+    assert (memory[:, 1] == 7).all()
+    if read_states:
+        assert_same_bits(result[2], states.ravel(), "states in the result")
+
+
+def test_agrees_with_double_precision(ggml):
+    n = 64
+    inputs, start = make(n)
+    out, kept = delta_net(ggml, inputs, start, 1)
+    q, k, v, gate, beta = (x.astype(np.float64) for x in inputs)
+    for seq in range(N_SEQS):
+        for head in range(HEADS_V):
+            s = start[seq, head].astype(np.float64)  # [value, key]
+            for t in range(9):
+                key, query = (x[seq, t, head % HEADS_K] for x in (k, q))
+                s *= np.exp(gate[seq, t, head])
+                s += np.outer((v[seq, t, head] - s @ key) * beta[seq, t, head], key)
+                np.testing.assert_allclose(out[seq, t, head], s @ query / n**0.5, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(kept[0][seq, head], s, rtol=1e-4, atol=1e-5)

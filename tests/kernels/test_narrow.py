@@ -1,0 +1,180 @@
+"""A product of 2 to 9 columns has the bits of one column at a time, and is right."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kernels.conftest import WIDTHS, assert_same_bits
+from kernels.products import (
+    FLOATS,
+    NAMED,
+    OTHERS,
+    REPACKED,
+    columns,
+    extreme,
+    gaussian,
+    mul_mat,
+    mul_mat_id,
+    row_length,
+)
+
+TYPES = NAMED + OTHERS
+LAYOUTS = [(name, False) for name in TYPES] + [(name, True) for name in REPACKED]
+layouts = pytest.mark.parametrize(
+    ("type_name", "repacked"), LAYOUTS, ids=lambda x: {True: "repacked", False: ""}.get(x, x)
+)
+
+
+@pytest.fixture(autouse=True)
+def layout_exists(request, ggml):
+    """Skip what this build does not repack."""
+    callspec = getattr(request.node, "callspec", None)
+    if callspec and callspec.params.get("repacked") and not ggml.repacks(callspec.params["type_name"]):
+        pytest.skip("this build does not repack the type")
+
+
+@layouts
+@pytest.mark.parametrize("n_rows", [8, 24, 37, 1])
+@pytest.mark.parametrize("make", [gaussian, extreme])
+def test_every_width_has_the_bits_of_one_column(ggml, threads, type_name, repacked, n_rows, make):
+    if repacked and n_rows % 8:
+        pytest.skip("repacked weights have a multiple of 8 rows")
+    n = row_length(type_name)
+    weights = make(ggml, type_name, n_rows, n)
+    x = np.random.default_rng(1).standard_normal((9, n)).astype(np.float32)
+    alone = np.concatenate([mul_mat(ggml, type_name, weights, x[i : i + 1], repacked) for i in range(9)])
+    for m in WIDTHS:
+        assert_same_bits(mul_mat(ggml, type_name, weights, x[:m], repacked), alone[:m], f"{m} columns")
+
+
+@layouts
+@pytest.mark.parametrize("make", [gaussian, extreme])
+def test_agrees_with_double_precision(ggml, type_name, repacked, make):
+    n, n_rows = row_length(type_name), 32
+    weights = make(ggml, type_name, n_rows, n)
+    w = ggml.dequantize(type_name, weights, n).astype(np.float64)
+    x = columns(n, 9)
+    ggml.set_threads(2)
+    for m in (1, *WIDTHS):
+        y = mul_mat(ggml, type_name, weights, x[:m], repacked)
+        error = np.abs(y - x[:m].astype(np.float64) @ w.T)
+        assert (error <= 2e-6 * (np.abs(x[:m]) @ np.abs(w).T) + 1e-30).all(), f"{m} columns: {error.max()}"
+
+
+def test_largest_weights_and_columns(ggml):
+    # -128 in every weight, and scales as large as half precision has them.
+    n, n_rows = 512, 16
+    block = np.concatenate([np.array([65504], np.float16).view(np.uint8), np.full(32, 0x80, np.uint8)])
+    weights = np.tile(block, n_rows * n // 32)
+    x = np.tile(np.array([127, -127], np.float32), (9, n // 2))
+    x[1::2] *= -1
+    for m in (1, *WIDTHS):
+        y = mul_mat(ggml, "Q8_0", weights, x[:m])
+        np.testing.assert_array_equal(y, np.zeros((m, n_rows)))
+    x = np.full((9, n), 127, np.float32)
+    expected = -128.0 * 65504 * 127 * n
+    for m in (1, *WIDTHS):
+        np.testing.assert_allclose(mul_mat(ggml, "Q8_0", weights, x[:m]), expected, rtol=1e-6)
+
+
+@layouts
+@pytest.mark.parametrize("n_x", [1, 3])
+def test_experts_do_not_depend_on_who_shares_them(ggml, threads, type_name, repacked, n_x):
+    n, n_rows, n_expert, n_used = row_length(type_name), 40, 5, 3
+    rng = np.random.default_rng(2)
+    weights = gaussian(ggml, type_name, n_expert * n_rows, n)
+    x = rng.standard_normal((9, n_x, n)).astype(np.float32)
+    ids = np.stack([rng.permutation(n_expert)[:n_used] for _ in range(9)])
+    ids[3:6] = ids[3]  # three tokens that agree on everything
+
+    def product(tokens):
+        return mul_mat_id(ggml, type_name, weights, n_expert, x[tokens], ids[tokens], repacked)
+
+    alone = np.concatenate([product(slice(i, i + 1)) for i in range(9)])
+    for m in WIDTHS:
+        assert_same_bits(product(slice(0, m)), alone[:m], f"{m} tokens")
+    for token, slot in ((0, 0), (4, 2)):  # and is the expert's product
+        matrix = weights.reshape(n_expert, -1)[ids[token, slot]]
+        expected = mul_mat(ggml, type_name, matrix, x[token, slot % n_x : slot % n_x + 1], repacked)
+        assert_same_bits(alone[token, slot], expected[0], "expert")
+
+
+@pytest.mark.parametrize("type_name", ["F16", "F32", "Q8_0", "BF16"])
+def test_planes_share_weights_as_attention_heads_do(ggml, threads, type_name):
+    # keys of 2 heads, queries of 6: what attention without flash attention multiplies
+    from ggml_ctypes import F32
+    from ggml_ctypes import TYPES as IDS
+
+    n, n_rows = 64, 300
+    weights = gaussian(ggml, type_name, 2 * n_rows, n)
+    x = np.random.default_rng(3).standard_normal((6, 9, n)).astype(np.float32)
+
+    def product(m):
+        with ggml.graph() as graph:
+            a = graph.tensor(IDS[type_name], n, n_rows, 2)
+            b = graph.tensor(F32, n, m, 6)
+            out = ggml.base.ggml_mul_mat(graph.context, a, b)
+            graph.compute([out], {a: weights, b: x[:, :m] if m > 1 else x[:, :1]})
+            return graph.read(out).reshape(6, m, n_rows)
+
+    wide = product(9)
+    assert_same_bits(product(1), np.ascontiguousarray(wide[:, :1]), "1 token")
+    for m in WIDTHS:
+        assert_same_bits(product(m), np.ascontiguousarray(wide[:, :m]), f"{m} tokens")
+
+
+PRINT_HASHES = """
+import hashlib, sys
+sys.path[:0] = sys.argv[1:]
+from ggml_ctypes import Ggml
+from kernels.products import *
+ggml = Ggml(n_threads=2)
+for type_name in NAMED:
+    for repacked in [False] + [True] * (type_name in REPACKED and ggml.repacks(type_name)):
+        n = row_length(type_name)
+        weights, x = gaussian(ggml, type_name, 48, n), columns(n, 64) * 0.7
+        for m in (1, 4, 10, 33, 64):
+            y = mul_mat(ggml, type_name, weights, x[:m], repacked)
+            print(type_name, repacked, m, hashlib.sha256(y.tobytes()).hexdigest())
+"""
+
+
+def hashes(level):
+    """Hashes of products by (type, repacked, columns), with GGML_NEXTN_NARROW set to level."""
+    paths = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parents[2] / "scripts")]
+    env = dict(os.environ, GGML_NEXTN_NARROW=str(level))
+    run = subprocess.run(
+        [sys.executable, "-c", PRINT_HASHES, *paths], env=env, capture_output=True, text=True, check=True
+    )
+    assert "does not reproduce" not in run.stderr, run.stderr  # a kernel that failed its own check and is not used
+    return {tuple(line.split()[:3]): line.split()[3] for line in run.stdout.splitlines() if len(line.split()) == 4}
+
+
+@pytest.fixture(scope="module")
+def engine():
+    """The hashes of the engine's own kernels."""
+    return hashes(0)
+
+
+def test_one_column_and_wide_batches_are_the_engines(engine):
+    ours = hashes(2)
+    assert ours.keys() == engine.keys() and len(ours) >= 5 * len(NAMED)
+    for key, value in ours.items():
+        if key[2] != "4":
+            assert value == engine[key], key
+
+
+def test_kernels_have_the_bits_of_the_engines_kernels_column_by_column():
+    assert hashes(2) == hashes(1)
+
+
+def test_the_comparison_can_fail(engine):
+    # The engine's own kernels for four columns are what these tests are about: some must differ from one at a time.
+    ours = hashes(2)
+    assert {key[0] for key in ours if ours[key] != engine[key]} & {"Q4_K", "Q3_K", *FLOATS}
