@@ -30,6 +30,8 @@ help: ## list the targets
 demo: build ## generate from the bundled model, plain and speculative, side by side
 	$(bin)/python -m nextn demo $(ARGS)
 
+# Threads that wait sleep: when another process has a core, spinning ones make small models up to 100 times slower.
+test: export OMP_WAIT_POLICY ?= passive
 test: build wheel $(stamp)/test ## build, then run the tests (ARGS goes to pytest)
 	$(bin)/python -m pytest $(ARGS)
 

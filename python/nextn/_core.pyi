@@ -13,6 +13,7 @@ __all__: list[str] = [
     "ChatPrompt",
     "ChatTemplate",
     "Context",
+    "DraftLength",
     "Drafter",
     "Model",
     "build_stamp",
@@ -279,12 +280,49 @@ class Drafter:
         """
         Tell of kept tokens [n_tokens], whose hidden rows are the first n_tokens of the target's last decode.
         """
-    def stats(self, seq_id: int = 0) -> dict:
+    def stats(self, seq_id: int = 0) -> dict[str, typing.Any]:
         """
         Size of the shortlist, and the running estimates.
         """
     @property
     def closed(self) -> bool: ...
+
+class DraftLength:
+    """
+    Chooses how many tokens to draft, from the numbers it is told.
+    """
+    def __init__(self, n_max: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    def cost_draft(self, n_draft: typing.SupportsInt | typing.SupportsIndex) -> float:
+        """
+        Microseconds.
+        """
+    def cost_verify(self, n_tokens: typing.SupportsInt | typing.SupportsIndex) -> float:
+        """
+        Microseconds.
+        """
+    def go_on(self, p: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex]) -> bool:
+        """
+        Whether one more draft step pays after these.
+        """
+    def keep(self, p: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex]) -> int:
+        """
+        How many of these drafted tokens to verify.
+        """
+    def plan(self) -> int:
+        """
+        Bound on the coming draft; 0: decode plainly. Once a round.
+        """
+    def update(
+        self,
+        p: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex],
+        n_accepted: typing.SupportsInt | typing.SupportsIndex,
+        n_drafted: typing.SupportsInt | typing.SupportsIndex,
+        t_draft: typing.SupportsFloat | typing.SupportsIndex,
+        t_verify: typing.SupportsFloat | typing.SupportsIndex,
+    ) -> None:
+        """
+        What the round came to; times in microseconds.
+        """
 
 class ChatPrompt:
     """

@@ -97,9 +97,13 @@ struct llama_nextn_draft_params {
     int32_t n_min;    // with adaptive off: drafts shorter than this are dropped
     float   p_min;    // stop the chain at a token whose probability in the draft head is lower
     bool    adaptive; // choose the length by accepted tokens per second; off: n_max, n_min and p_min alone decide
-    int32_t n_vocab;  // tokens the draft head scores: 0 chooses and adapts, -1 all, else the first n_vocab ids and the
-                     // added ones (special tokens, those of the prompt and of recent output)
-    const llama_token * vocab_ids; // score these and the added ones instead; NULL: no such list
+
+    // Tokens that the draft head scores: 0 chooses and adapts, -1 all, else the first n_vocab ids. The added ones
+    // (special tokens, those of the prompt and of recent output) are scored besides.
+    int32_t n_vocab;
+
+    // Score these and the added ones instead; NULL: no such list.
+    const llama_token * vocab_ids;
     int32_t             n_vocab_ids;
 };
 
