@@ -28,6 +28,9 @@ set(LLAMA_BUILD_COMMIT "nextn-${PROJECT_VERSION}")
 
 add_subdirectory(${engine_source} ${engine_binary} EXCLUDE_FROM_ALL SYSTEM)
 
+# Upstream compiles the models many to a file; naming them by relative paths lets the compiler cache hit here too.
+set_target_properties(llama PROPERTIES UNITY_BUILD_RELOCATABLE ON)
+
 if (GGML_BACKEND_DL)
     # As in a build with linked backends: no effect here, but sources compile to the same text, and the compiler cache
     # serves one kind of build from the other.
