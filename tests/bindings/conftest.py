@@ -36,7 +36,7 @@ def make_context():
     made = []
 
     def make(model, **options):
-        made.append(nextn.Context(model, **{"n_ctx": 512, "n_batch": 256, "n_ubatch": 64, **options}))
+        made.append(nextn.Context(model, **{"n_ctx": 512, "n_batch": 256, "n_ubatch": 64, "n_threads": 1, **options}))
         return made[-1]
 
     yield make
@@ -55,7 +55,7 @@ def run_python(demo_path):
     def run(code, *, code_wanted=0, timeout=120):
         done = subprocess.run(
             [sys.executable, "-X", "faulthandler", "-c", head + textwrap.dedent(code)],
-            env={**os.environ, "GGML_NO_BACKTRACE": "1", "PYTHONWARNINGS": "error"},
+            env={**os.environ, "GGML_NO_BACKTRACE": "1", "OMP_WAIT_POLICY": "passive", "PYTHONWARNINGS": "error"},
             capture_output=True,
             text=True,
             timeout=timeout,

@@ -136,7 +136,7 @@ def test_properties(demo, make_context):
     assert repr(context) == "Context(n_ctx=1024, target)"
     assert make_context(demo, n_ctx=0).n_ctx == demo.n_ctx_train
     assert make_context(demo, n_threads=2).n_threads_batch == 2
-    assert make_context(demo).n_threads == default_n_threads()
+    assert make_context(demo, n_threads=None).n_threads == default_n_threads()
 
 
 def test_hidden_tap(demo, make_context):
