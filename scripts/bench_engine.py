@@ -34,7 +34,7 @@ import numpy as np
 from nextn.drafting import Drafter, HeadDrafter, NoDrafter
 
 ROOT = Path(__file__).resolve().parent.parent
-PROMPTS = ROOT / "scripts" / "demo_model" / "heldout_prompts.jsonl"
+PROMPTS = ROOT / "scripts" / "demo_model" / "data" / "heldout_prompts.jsonl"
 
 
 @dataclass
@@ -66,13 +66,15 @@ def conditional(rates: Sequence[float], position: int) -> float:
 def generate(ctx: nextn.Context, drafter: Drafter, prompt: list[int], n_predict: int, rates: Sequence[float] | None,
              chance: random.Random) -> Times:  # fmt: skip
     """The loop of the Speculator with a clock on each phase, and acceptance by rates when they are given."""
+    eog_tokens = ctx.model.eog_tokens
     ctx.seq_rm(0, -1, -1)
     drafter.begin(np.array(prompt, np.int32))
     ctx.decode(prompt, outputs="last")
     drafter.prefill(np.array(prompt, np.int32))
     id_last, n_past, out = int(ctx.logits_view()[-1].argmax()), len(prompt), Times()
     start = time.perf_counter()
-    while out.n_tokens < n_predict:
+    ended = False
+    while out.n_tokens < n_predict and not ended:
         t0 = time.perf_counter()
         draft = drafter.draft(id_last, n_past, n_predict - out.n_tokens - 1)
         t1 = time.perf_counter()
@@ -85,6 +87,7 @@ def generate(ctx: nextn.Context, drafter: Drafter, prompt: list[int], n_predict:
         ):  # fmt: skip
             a += 1
         id_last, n_past = target[a], n_past + 1 + a
+        ended = rates is None and not eog_tokens.isdisjoint(target[: a + 1])
         t3 = time.perf_counter()
         drafter.accept(a)
         if a < len(draft):
@@ -119,13 +122,15 @@ def our_arms(args: argparse.Namespace, model: nextn.Model, prompts: list[list[in
     lengths["adaptive"] = nextn.DraftParams(n_max=args.n_max)
     done: dict[str, list[Times]] = {name: [] for name in lengths}
     options = {"n_ctx": args.n_ctx, "n_threads": args.threads, "n_batch": 512}
-    contexts = {}
+    contexts: dict[str, tuple[nextn.Context, Drafter]] = {}
+    drafts: list[nextn.Context] = []  # a drafter does not keep its contexts open
     for name, params in lengths.items():
         ctx = nextn.Context(model, n_rs_seq=params.n_max if params else 0, **options)
         drafter: Drafter = NoDrafter()
         if params is not None:
             dft = nextn.Context(model, nextn_draft=True, **options)
             ctx.pair(dft)
+            drafts.append(dft)
             drafter = HeadDrafter(ctx, dft, params)
         contexts[name] = (ctx, drafter)
     for repeat in range(args.repeats + 1):  # the first warms up

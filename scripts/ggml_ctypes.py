@@ -104,6 +104,7 @@ class Ggml:
         _declare(base.ggml_mul_mat_id, p, p, p, p, p)
         _declare(base.ggml_view_3d, p, p, p, c_int64, c_int64, c_int64, c_size_t, c_size_t, c_size_t)
         _declare(base.ggml_cpy, p, p, p, p)
+        _declare(base.ggml_conv_2d_direct, p, p, p, p, *[c_int] * 6)
         _declare(base.ggml_cont, p, p, p)
         _declare(base.ggml_flash_attn_ext, p, p, p, p, p, p, c_float, c_float, c_float)
         _declare(base.ggml_gated_delta_net, p, p, p, p, p, p, p, p, c_int64)

@@ -53,7 +53,8 @@ def test_batches_have_the_bits_of_one_token_at_a_time(ggml, threads, n, n_snapsh
 def with_memory(ggml, inputs, state, n_kept, read_states):
     """The delta net as a model has it: its newest states copied to every second slot of a memory.
 
-    Returns the outputs, the memory, and with read_states the states in the result, which that keeps from being skipped.
+    Returns the outputs, the memory, and the states behind the outputs: with read_states they are needed there, otherwise
+    they need not be written.
     """
     n_tokens, n = inputs[2].shape[1], inputs[2].shape[3]
     n_state, n_out = HEADS_V * n * n, N_SEQS * n_tokens * HEADS_V * n
@@ -69,8 +70,13 @@ def with_memory(ggml, inputs, state, n_kept, read_states):
         outputs = base.ggml_cont(graph.context, base.ggml_view_3d(graph.context, net, n_out, 1, 1, 0, 0, 0))
         results = [copy, outputs] + [base.ggml_cont(graph.context, states)] * read_states
         start = np.full((memory_rows, n_state), 7, np.float32)
-        graph.compute(results, dict(zip([*tensors, memory], [*inputs, state, start], strict=True)))
-        return [graph.read(x) for x in (outputs, memory, *results[2:])]
+        nothing = np.full(n_out + n_kept * N_SEQS * n_state, 7, np.float32)
+        graph.compute(results, dict(zip([*tensors, memory, net], [*inputs, state, start, nothing], strict=True)))
+        return [
+            graph.read(outputs),
+            graph.read(memory),
+            graph.read(results[-1] if read_states else net)[-nothing.size + n_out :],
+        ]
 
 
 @pytest.mark.parametrize("m", [1, 2, 4, 9])
@@ -87,6 +93,8 @@ def test_states_reach_the_memory(ggml, threads, m, read_states):
     assert (memory[:, 1] == 7).all()
     if read_states:
         assert_same_bits(result[2], states.ravel(), "states in the result")
+    else:
+        assert (result[2] == 7).all(), "the states went through the result"
 
 
 def test_agrees_with_double_precision(ggml):

@@ -129,6 +129,25 @@ def test_planes_share_weights_as_attention_heads_do(ggml, threads, type_name):
         assert_same_bits(product(m), np.ascontiguousarray(wide[:, :m]), f"{m} tokens")
 
 
+@pytest.mark.parametrize("type_name", ["F16", "F32"])
+def test_convolutions_keep_their_data_in_the_work_buffer(ggml, threads, type_name):
+    # A convolution multiplies 3 x 3 patches, few enough to be columns, that it gathered in the work buffer.
+    from ggml_ctypes import F32
+    from ggml_ctypes import TYPES as IDS
+
+    rng = np.random.default_rng(4)
+    kernel = rng.integers(-4, 5, (24, 8, 4, 4)).astype(np.float32)
+    image = rng.integers(-4, 5, (1, 8, 6, 6)).astype(np.float32)
+    with ggml.graph() as graph:
+        a = graph.tensor(IDS[type_name], 4, 4, 8, 24)
+        b = graph.tensor(F32, 6, 6, 8, 1)
+        out = ggml.base.ggml_conv_2d_direct(graph.context, a, b, 1, 1, 0, 0, 1, 1)
+        graph.compute([out], {a: kernel.astype(np.float16 if type_name == "F16" else np.float32), b: image})
+        result = graph.read(out).reshape(24, 3, 3)
+    patches = np.lib.stride_tricks.sliding_window_view(image[0], (4, 4), axis=(1, 2))
+    np.testing.assert_array_equal(result, np.einsum("kcyx,cijyx->kij", kernel, patches))
+
+
 PRINT_HASHES = """
 import hashlib, sys
 sys.path[:0] = sys.argv[1:]

@@ -175,11 +175,6 @@ int32_t llama_nextn_drafter::first_step(llama_seq_id seq_id, llama_token id_last
     auto & seq = seqs[seq_id];
 
     ctx_dft->get_memory()->seq_rm(seq_id, seq.n_true, -1);
-    if (seq.tokens.size() + 1 > ctx_dft->n_batch()) {
-        if (const int32_t ret = flush(seq_id)) {
-            return ret;
-        }
-    }
     seq.tokens.push_back(id_last);
     seq.hidden.insert(seq.hidden.end(), seq.carry.begin(), seq.carry.end());
 
@@ -230,8 +225,6 @@ int32_t llama_nextn_drafter::chain(llama_seq_id seq_id, llama_token id_last, int
 
 int32_t llama_nextn_drafter::draft(llama_seq_id seq_id, llama_token id_last, int32_t n_room, llama_token * out,
                                    float * p) {
-    const int64_t t_start = ggml_time_us();
-
     auto & seq = seqs[seq_id];
     if (seq.carry.empty()) {
         begin(seq_id);
@@ -254,6 +247,13 @@ int32_t llama_nextn_drafter::draft(llama_seq_id seq_id, llama_token id_last, int
     if (n_max <= 0) {
         return 0;
     }
+    // Rows of a prompt, and of rounds without a draft, are read apart: they say nothing about what a draft costs.
+    if ((int32_t) seq.tokens.size() > params.n_max) {
+        if (const int32_t ret = flush(seq_id)) {
+            return ret > 0 ? -ret : ret;
+        }
+    }
+    const int64_t t_start = ggml_time_us();
     if (const int32_t ret = chain(seq_id, id_last, n_max)) {
         return ret > 0 ? -ret : ret;
     }
