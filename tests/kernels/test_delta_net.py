@@ -53,8 +53,7 @@ def test_batches_have_the_bits_of_one_token_at_a_time(ggml, threads, n, n_snapsh
 def with_memory(ggml, inputs, state, n_kept, read_states):
     """The delta net as a model has it: its newest states copied to every second slot of a memory.
 
-    Returns the outputs, the memory, and the states behind the outputs: with read_states they are needed there, otherwise
-    they need not be written.
+    Returns the outputs, the memory, and the states behind the outputs, which need not be written without read_states.
     """
     n_tokens, n = inputs[2].shape[1], inputs[2].shape[3]
     n_state, n_out = HEADS_V * n * n, N_SEQS * n_tokens * HEADS_V * n

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -202,6 +203,31 @@ def test_drafts_are_clipped_to_the_room_left(fake):
         assert len(result.tokens) == 59
         assert result.finish_reason == "length"
         assert spec.ctx_tgt.seq_pos_max() < 64
+
+
+def test_times_belong_to_what_took_them(fake, monkeypatch):
+    class Slow(ScriptedDrafter):
+        def draft(self, *where):
+            time.sleep(0.004)
+            return super().draft(*where)
+
+    with Speculator(fake.FakeModel(), draft=Slow([], n_max=3)) as spec:
+        decode = spec.ctx_tgt.decode
+
+        def slow(tokens, **kwargs):
+            time.sleep(0.05 if kwargs["outputs"] == "last" else 0.02)  # the prompt's chunk, or a round's batch
+            return decode(tokens, **kwargs)
+
+        monkeypatch.setattr(spec.ctx_tgt, "decode", slow)
+        stats = None
+        for chunk in spec.stream([10, 11], max_tokens=6):
+            stats = chunk.stats
+            time.sleep(0.2)  # the caller's own affair
+    assert stats.n_rounds == 5
+    assert 50 <= stats.prompt_ms <= stats.ttft_ms
+    assert 20 <= stats.draft_ms < 100 <= stats.verify_ms
+    assert stats.draft_ms + stats.verify_ms <= stats.predicted_ms < 900
+    assert stats.tokens_per_second == pytest.approx(5e3 / stats.predicted_ms)
 
 
 def test_a_drafter_that_proposes_too_much_is_clipped(fake):

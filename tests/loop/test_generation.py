@@ -119,6 +119,16 @@ def test_characters_of_several_tokens_arrive_whole(demo):
         assert not any("\ufffd" in chunk.text for chunk in chunks + cut)
 
 
+def test_control_tokens_are_in_the_tokens_not_in_the_text(demo):
+    script = demo.tokenize("ab<|im_start|>cd", parse_special=True)
+    assert any(not demo.token_to_piece(token, special=False) for token in script)
+    with Speculator(demo, draft=ScriptedDrafter(script, n_max=3), **SIZES) as other:
+        force_script(other, script)
+        result = other.generate([5, 6], max_tokens=len(script))
+    assert result.tokens == tuple(script)
+    assert result.text == "abcd"
+
+
 def is_utf8(data):
     """Whether the bytes are whole characters."""
     try:
