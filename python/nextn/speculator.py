@@ -243,16 +243,25 @@ class Speculator:
 
     def _rounds(self, state: State) -> Iterator[Emitted]:
         """Prefill, then draft, verify, accept, roll back, until the request is done."""
+        counters = state.counters
+        counters.start()
         self._begin(state)
-        yield self._prefill(state)
+        emitted = self._prefill(state)
+        counters.lap("prompt")
+        yield emitted
         while state.finish_reason is None:
-            with state.counters.timed("predicted"):
-                draft = self._draft_step(state)
-                self._verify(state, draft)
-                accepted = self._accept(state, draft)
-                emitted = self._emit(state, draft[: accepted.n_accepted], accepted.id_next)
-                self._roll_back(state, draft, emitted)
-                state.counters.count_round(len(draft), min(accepted.n_accepted, len(emitted.tokens)))
+            counters.start()
+            draft = self._draft_step(state)
+            counters.lap("draft")
+            self._verify(state, draft)
+            accepted = self._accept(state, draft)
+            counters.lap("verify")
+            self._drafter.accept(accepted.n_accepted)
+            counters.lap("draft")
+            emitted = self._emit(state, draft[: accepted.n_accepted], accepted.id_next)
+            self._roll_back(state, draft, emitted)
+            counters.count_round(len(draft), min(accepted.n_accepted, len(emitted.tokens)))
+            counters.lap("rest")
             yield emitted
 
     def _begin(self, state: State) -> None:
@@ -262,37 +271,29 @@ class Speculator:
 
     def _prefill(self, state: State) -> Emitted:
         """Read the prompt in chunks, the drafter following each, and choose the first token."""
-        with state.counters.timed("prompt"):
-            # One ubatch per decode: the engine cuts a longer batch differently when it keeps snapshots to roll back to,
-            # and the target's numbers must not depend on whether something drafts.
-            n_prompt, n_chunk = len(state.prompt), min(self._ctx_tgt.n_batch, self._ctx_tgt.n_ubatch)
-            for start in range(0, n_prompt, n_chunk):
-                chunk = state.prompt[start : start + n_chunk]
-                is_last = start + n_chunk >= n_prompt
-                self._ctx_tgt.decode(chunk, outputs="last" if is_last else "none")
-                self._drafter.prefill(chunk)
-            state.n_past = n_prompt
-            first = state.rule(_NO_DRAFT, self._ctx_tgt.logits_view())
-            return self._emit(state, _NO_DRAFT, first.id_next)
+        # One ubatch per decode: the engine cuts a longer batch differently when it keeps snapshots to roll back to, and
+        # the target's numbers must not depend on whether something drafts.
+        n_prompt, n_chunk = len(state.prompt), min(self._ctx_tgt.n_batch, self._ctx_tgt.n_ubatch)
+        for start in range(0, n_prompt, n_chunk):
+            chunk = state.prompt[start : start + n_chunk]
+            is_last = start + n_chunk >= n_prompt
+            self._ctx_tgt.decode(chunk, outputs="last" if is_last else "none")
+            self._drafter.prefill(chunk)
+        state.n_past = n_prompt
+        return self._emit(state, _NO_DRAFT, self._accept(state, _NO_DRAFT).id_next)
 
     def _draft_step(self, state: State) -> IntArray:
         """Ask the drafter for tokens after id_last, no more than can be emitted: a round adds one of the target's."""
-        with state.counters.timed("draft"):
-            n_room = state.n_left - 1
-            return self._drafter.draft(state.id_last, state.n_past, n_room)[:n_room]
+        n_room = state.n_left - 1
+        return self._drafter.draft(state.id_last, state.n_past, n_room)[:n_room]
 
     def _verify(self, state: State, draft: IntArray) -> None:
         """Let the target decode id_last and the draft in one batch."""
-        with state.counters.timed("verify"):
-            self._ctx_tgt.decode([state.id_last, *draft.tolist()], outputs="all")
+        self._ctx_tgt.decode([state.id_last, *draft.tolist()], outputs="all")
 
     def _accept(self, state: State, draft: IntArray) -> Accepted:
-        """Compare the draft with the target's own choices, and tell the drafter."""
-        with state.counters.timed("verify"):
-            accepted = state.rule(draft, self._ctx_tgt.logits_view())
-        with state.counters.timed("draft"):
-            self._drafter.accept(accepted.n_accepted)
-        return accepted
+        """Compare the draft with what the target itself chooses at each position."""
+        return state.rule(draft, self._ctx_tgt.logits_view())
 
     def _roll_back(self, state: State, draft: IntArray, emitted: Emitted) -> None:
         """Take out of both memories what was decoded and is not in the text: rejected, or behind the end."""
@@ -303,13 +304,14 @@ class Speculator:
 
     def _emit(self, state: State, accepted: IntArray, id_next: int) -> Emitted:
         """Turn the accepted tokens and the next one into text, up to the end of the generation if it is among them."""
-        emitted = Emitted()
+        emitted, stream = Emitted(), state.text
         for token in (*accepted.tolist(), id_next):
             emitted.tokens.append(token)
-            is_eog = token in self._eog_tokens
-            if not is_eog:
-                emitted.text += state.text.feed(self._model.token_to_piece(token, special=False))
-            if is_eog or state.text.stopped:
+            if token in self._eog_tokens:
+                state.finish_reason = "stop"
+                break
+            emitted.text += stream.feed(self._model.token_to_piece(token, special=False))
+            if stream.stopped:
                 state.finish_reason = "stop"
                 break
         state.id_last = emitted.tokens[-1]
@@ -317,8 +319,8 @@ class Speculator:
         state.counters.completion_tokens += len(emitted.tokens)
         if state.n_left == 0 and state.finish_reason is None:
             state.finish_reason = "length"
-        if state.finish_reason is not None and not state.text.stopped:
-            emitted.text += state.text.finish()
+        if state.finish_reason is not None and not stream.stopped:
+            emitted.text += stream.finish()
         return emitted
 
     # Around it

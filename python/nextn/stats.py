@@ -11,8 +11,8 @@ __all__ = ["Chunk", "Counters", "FinishReason", "GenerationResult", "Stats"]
 FinishReason: TypeAlias = Literal["stop", "length"]
 """Why a generation ended: an end-of-turn token or a stop string; or max_tokens, or the context was full."""
 
-TimeName: TypeAlias = Literal["prompt", "predicted", "draft", "verify"]
-"""The times that Counters keep."""
+TimeName: TypeAlias = Literal["prompt", "draft", "verify", "rest"]
+"""What the laps of a request are spent on; the rounds are the last three."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,23 +99,6 @@ class GenerationResult:
         }
 
 
-class Timed:
-    """Adds the time spent in a with block to one of the Counters' times; a class, because rounds are short."""
-
-    __slots__ = ("_counters", "_name", "_start")
-
-    def __init__(self, counters: Counters, name: TimeName) -> None:
-        self._counters = counters
-        self._name = name
-
-    def __enter__(self) -> None:
-        self._start = perf_counter()
-
-    def __exit__(self, *failure: object) -> None:
-        spent = perf_counter() - self._start
-        setattr(self._counters, self._name, getattr(self._counters, self._name) + spent)
-
-
 @dataclass
 class Counters:
     """The running numbers of one generation, from which Stats are made. Times are in seconds."""
@@ -127,13 +110,20 @@ class Counters:
     accepted_per_position: list[int] = field(default_factory=list)
     ttft: float = 0.0
     prompt: float = 0.0
-    predicted: float = 0.0
     draft: float = 0.0
     verify: float = 0.0
+    rest: float = 0.0  # of the rounds
+    last_lap: float = 0.0
 
-    def timed(self, name: TimeName) -> Timed:
-        """A context manager that adds the time spent in its block to the time of that name."""
-        return Timed(self, name)
+    def start(self) -> None:
+        """Start the clock of the laps."""
+        self.last_lap = perf_counter()
+
+    def lap(self, name: TimeName) -> None:
+        """Add the time since the start, or since the lap before, to the time of that name."""
+        now = perf_counter()
+        setattr(self, name, getattr(self, name) + now - self.last_lap)
+        self.last_lap = now
 
     def count_round(self, n_draft: int, n_accepted: int) -> None:
         """Count a round that verified n_draft drafted tokens, of which the first n_accepted are in the result."""
@@ -148,6 +138,7 @@ class Counters:
         """The statistics so far."""
         n_accepted = sum(self.accepted_per_position)
         n_after_first = self.completion_tokens - 1
+        predicted = self.draft + self.verify + self.rest
         return Stats(
             prompt_tokens=self.prompt_tokens,
             completion_tokens=self.completion_tokens,
@@ -159,8 +150,8 @@ class Counters:
             accepted_per_position=tuple(self.accepted_per_position),
             ttft_ms=1e3 * self.ttft,
             prompt_ms=1e3 * self.prompt,
-            predicted_ms=1e3 * self.predicted,
-            tokens_per_second=n_after_first / self.predicted if n_after_first > 0 and self.predicted > 0 else 0.0,
+            predicted_ms=1e3 * predicted,
+            tokens_per_second=n_after_first / predicted if n_after_first > 0 and predicted > 0 else 0.0,
             draft_ms=1e3 * self.draft,
             verify_ms=1e3 * self.verify,
         )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import time
 
+import nextn.stats
 import pytest
 from nextn.stats import Counters, GenerationResult, Stats
 
@@ -25,9 +25,7 @@ def test_names_and_order_of_the_json():
 
 
 def test_arithmetic():
-    counters = Counters(
-        prompt_tokens=5, completion_tokens=9, ttft=0.25, prompt=0.2, predicted=2.0, draft=0.5, verify=1.0
-    )
+    counters = Counters(prompt_tokens=5, completion_tokens=9, ttft=0.25, prompt=0.2, draft=0.5, verify=1.0, rest=0.5)
     for n_draft, n_accepted in ((3, 3), (3, 1), (2, 0), (0, 0)):
         counters.count_round(n_draft, n_accepted)
     stats = counters.snapshot()
@@ -42,7 +40,7 @@ def test_arithmetic():
 def test_an_empty_run_divides_nothing_by_zero():
     stats = Counters().snapshot()
     assert (stats.acceptance_rate, stats.tokens_per_second, stats.mean_accepted_len) == (0.0, 0.0, 1.0)
-    assert Counters(completion_tokens=1, predicted=1.0).snapshot().tokens_per_second == 0.0
+    assert Counters(completion_tokens=1, rest=1.0).snapshot().tokens_per_second == 0.0
 
 
 def test_snapshots_do_not_change_afterwards():
@@ -55,14 +53,18 @@ def test_snapshots_do_not_change_afterwards():
         before.draft_n = 3  # type: ignore[misc]
 
 
-def test_timed_adds_up_also_when_the_block_fails():
-    counters = Counters()
-    for _ in range(2):
-        with pytest.raises(KeyError), counters.timed("verify"):
-            time.sleep(0.01)
-            raise KeyError
-    assert 0.02 <= counters.verify < 1.0
-    assert counters.draft == 0.0
+def test_laps_share_out_the_time_between_start_and_last_lap(monkeypatch):
+    now = iter([10.0, 11.0, 13.0, 13.5, 20.0, 20.25, 21.25])
+    monkeypatch.setattr(nextn.stats, "perf_counter", lambda: next(now))
+    counters = Counters(completion_tokens=11)
+    counters.start()
+    for name in ("draft", "verify", "rest"):
+        counters.lap(name)
+    counters.start()  # the time before it is the caller's
+    for name in ("draft", "verify"):
+        counters.lap(name)
+    assert (counters.draft, counters.verify, counters.rest) == (1.25, 3.0, 0.5)
+    assert counters.snapshot().predicted_ms == 4750.0
 
 
 def test_stats_are_what_the_design_lists():
