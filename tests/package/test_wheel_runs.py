@@ -45,7 +45,8 @@ def generate(installed: Installed, *options: str) -> dict[str, object]:
 
 
 def test_demo_generation_is_exact(installed: Installed) -> None:
-    speculative, plain = generate(installed), generate(installed, "--no-draft")
+    # a fixed length: the adaptive one may find that drafting does not pay on this machine, and draft nothing
+    speculative, plain = generate(installed, "--no-adaptive"), generate(installed, "--no-draft")
     assert speculative["tokens"] == plain["tokens"]
     assert len(speculative["tokens"]) > 8  # type: ignore[arg-type]
     assert speculative["stats"]["draft_n_accepted"] > 0  # type: ignore[index]
