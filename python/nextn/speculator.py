@@ -261,7 +261,7 @@ class Speculator:
             emitted = self._emit(state, draft[: accepted.n_accepted], accepted.id_next)
             self._roll_back(state, draft, emitted)
             counters.count_round(len(draft), min(accepted.n_accepted, len(emitted.tokens)))
-            counters.lap("rest")
+            counters.lap("predicted")
             yield emitted
 
     def _begin(self, state: State) -> None:

@@ -11,8 +11,8 @@ __all__ = ["Chunk", "Counters", "FinishReason", "GenerationResult", "Stats"]
 FinishReason: TypeAlias = Literal["stop", "length"]
 """Why a generation ended: an end-of-turn token or a stop string; or max_tokens, or the context was full."""
 
-TimeName: TypeAlias = Literal["prompt", "draft", "verify", "rest"]
-"""What the laps of a request are spent on; the rounds are the last three."""
+TimeName: TypeAlias = Literal["prompt", "predicted", "draft", "verify"]
+"""What the laps of a request are spent on; drafting and verifying are parts of predicting."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,9 +110,9 @@ class Counters:
     accepted_per_position: list[int] = field(default_factory=list)
     ttft: float = 0.0
     prompt: float = 0.0
-    draft: float = 0.0
-    verify: float = 0.0
-    rest: float = 0.0  # of the rounds
+    predicted: float = 0.0
+    draft: float = 0.0  # of predicted
+    verify: float = 0.0  # of predicted
     last_lap: float = 0.0
 
     def start(self) -> None:
@@ -120,10 +120,12 @@ class Counters:
         self.last_lap = perf_counter()
 
     def lap(self, name: TimeName) -> None:
-        """Add the time since the start, or since the lap before, to the time of that name."""
+        """Add the time since the start, or since the lap before, to the time of that name, and to its whole."""
         now = perf_counter()
-        setattr(self, name, getattr(self, name) + now - self.last_lap)
-        self.last_lap = now
+        spent, self.last_lap = now - self.last_lap, now
+        setattr(self, name, getattr(self, name) + spent)
+        if name in ("draft", "verify"):
+            self.predicted += spent
 
     def count_round(self, n_draft: int, n_accepted: int) -> None:
         """Count a round that verified n_draft drafted tokens, of which the first n_accepted are in the result."""
@@ -138,7 +140,6 @@ class Counters:
         """The statistics so far."""
         n_accepted = sum(self.accepted_per_position)
         n_after_first = self.completion_tokens - 1
-        predicted = self.draft + self.verify + self.rest
         return Stats(
             prompt_tokens=self.prompt_tokens,
             completion_tokens=self.completion_tokens,
@@ -150,8 +151,8 @@ class Counters:
             accepted_per_position=tuple(self.accepted_per_position),
             ttft_ms=1e3 * self.ttft,
             prompt_ms=1e3 * self.prompt,
-            predicted_ms=1e3 * predicted,
-            tokens_per_second=n_after_first / predicted if n_after_first > 0 and predicted > 0 else 0.0,
+            predicted_ms=1e3 * self.predicted,
+            tokens_per_second=n_after_first / self.predicted if n_after_first > 0 and self.predicted > 0 else 0.0,
             draft_ms=1e3 * self.draft,
             verify_ms=1e3 * self.verify,
         )

@@ -25,7 +25,9 @@ def test_names_and_order_of_the_json():
 
 
 def test_arithmetic():
-    counters = Counters(prompt_tokens=5, completion_tokens=9, ttft=0.25, prompt=0.2, draft=0.5, verify=1.0, rest=0.5)
+    counters = Counters(
+        prompt_tokens=5, completion_tokens=9, ttft=0.25, prompt=0.2, predicted=2.0, draft=0.5, verify=1.0
+    )
     for n_draft, n_accepted in ((3, 3), (3, 1), (2, 0), (0, 0)):
         counters.count_round(n_draft, n_accepted)
     stats = counters.snapshot()
@@ -40,7 +42,7 @@ def test_arithmetic():
 def test_an_empty_run_divides_nothing_by_zero():
     stats = Counters().snapshot()
     assert (stats.acceptance_rate, stats.tokens_per_second, stats.mean_accepted_len) == (0.0, 0.0, 1.0)
-    assert Counters(completion_tokens=1, rest=1.0).snapshot().tokens_per_second == 0.0
+    assert Counters(completion_tokens=1, predicted=1.0).snapshot().tokens_per_second == 0.0
 
 
 def test_snapshots_do_not_change_afterwards():
@@ -58,12 +60,12 @@ def test_laps_share_out_the_time_between_start_and_last_lap(monkeypatch):
     monkeypatch.setattr(nextn.stats, "perf_counter", lambda: next(now))
     counters = Counters(completion_tokens=11)
     counters.start()
-    for name in ("draft", "verify", "rest"):
+    for name in ("draft", "verify", "predicted"):
         counters.lap(name)
     counters.start()  # the time before it is the caller's
     for name in ("draft", "verify"):
         counters.lap(name)
-    assert (counters.draft, counters.verify, counters.rest) == (1.25, 3.0, 0.5)
+    assert (counters.draft, counters.verify, counters.predicted) == (1.25, 3.0, 4.75)
     assert counters.snapshot().predicted_ms == 4750.0
 
 
