@@ -3,75 +3,171 @@
 #include "narrow-kernel.h"
 
 #include "ggml-cpu-impl.h"
+#include "ggml-impl.h"
 #include "vec.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 
 namespace nextn {
 
-constexpr int64_t MAX_STATE = 256; // length of a state column that fits the stack
+// The graph copies the newest states from the result of a delta net into the memory, and nothing else reads them there.
+class copied_delta_net {
+public:
+    copied_delta_net(const ggml_cgraph * graph, int i) : graph(graph), net(graph->nodes[i]), i_copy(find_copy(i)) {
+        if (i_copy >= 0 && !only_the_copy_reads_states(i)) {
+            i_copy = -1;
+        }
+    }
+
+    bool                found() const { return i_copy >= 0; }
+    int                 n_nodes_after(int i) const { return i_copy - i; }
+    const ggml_tensor * destination() const { return graph->nodes[i_copy]; }
+
+private:
+    int64_t      n_state() const { return net->src[5]->ne[0] * net->src[5]->ne[1] * net->src[5]->ne[2]; }
+    const char * states() const { return (const char *) net->data + ggml_nelements(net->src[2]) * sizeof(float); }
+
+    // The copy follows behind nothing but views: [state, sequences, snapshots] of F32.
+    int find_copy(int i) const {
+        for (++i; i < graph->n_nodes && graph->nodes[i]->op == GGML_OP_VIEW; ++i) {
+        }
+        if (i == graph->n_nodes || graph->nodes[i]->op != GGML_OP_CPY) {
+            return -1;
+        }
+        const ggml_tensor * copy = graph->nodes[i];
+        const ggml_tensor * from = copy->src[0];
+        const bool          same = from->op == GGML_OP_VIEW && from->src[0] == net && from->data == states() &&
+                                   from->type == GGML_TYPE_F32 && ggml_is_contiguous(from);
+        const bool rows = copy->type == GGML_TYPE_F32 && copy->nb[0] == sizeof(float) && copy->ne[0] == n_state() &&
+                          copy->ne[1] == net->src[5]->ne[3] && copy->ne[3] == 1;
+        return same && rows ? i : -1;
+    }
+
+    // The other user of the result must be a view of the outputs, soon after.
+    bool only_the_copy_reads_states(int i) const {
+        const ggml_tensor * from   = graph->nodes[i_copy]->src[0];
+        const int           i_from = std::find(graph->nodes + i, graph->nodes + i_copy, from) - graph->nodes;
+        if (i_from == i_copy || ggml_node_get_use_count(graph, i_from) != 1 || ggml_node_get_use_count(graph, i) != 2) {
+            return false;
+        }
+        for (int k = i + 1; k < std::min(i_copy + 16, graph->n_nodes); ++k) {
+            const ggml_tensor * view = graph->nodes[k];
+            if (view != from && view->src[0] == net) {
+                return view->op == GGML_OP_VIEW && (const char *) view->data + ggml_nbytes(view) <= states();
+            }
+        }
+        return false;
+    }
+
+    const ggml_cgraph * graph;
+    const ggml_tensor * net;
+    int                 i_copy;
+};
 
 class narrow_delta_net {
 public:
-    explicit narrow_delta_net(ggml_tensor * dst)
-        : dst(dst), q(dst->src[0]), k(dst->src[1]), v(dst->src[2]), gate(dst->src[3]), beta(dst->src[4]),
-          state(dst->src[5]), n(v->ne[0]), n_head(v->ne[1]), n_tokens(v->ne[2]), n_seqs(v->ne[3]),
-          n_snapshots(ggml_get_op_params_i32(dst, 0)) {}
+    // The states go to where copy has them, or without it behind the outputs.
+    narrow_delta_net(ggml_tensor * dst, const ggml_tensor * copy)
+        : q(dst->src[0]), k(dst->src[1]), v(dst->src[2]), gate(dst->src[3]), beta(dst->src[4]), state(dst->src[5]),
+          n(v->ne[0]), n_head(v->ne[1]), n_tokens(v->ne[2]), n_seqs(v->ne[3]), outputs((float *) dst->data) {
+        const int64_t n_state = n * n * n_head;
+        n_kept                = copy ? copy->ne[2] : std::min<int64_t>(n_tokens, ggml_get_op_params_i32(dst, 0));
+        states                = copy ? (float *) copy->data : outputs + ggml_nelements(v);
+        seq_stride            = copy ? copy->nb[1] / sizeof(float) : n_state;
+        kept_stride           = copy ? copy->nb[2] / sizeof(float) : n_state * n_seqs;
+    }
 
     // A gate per head; the variant with a gate per value is left to the engine.
-    bool applies() const {
-        return narrow_level() > 0 && n_tokens <= MAX_COLUMNS && n <= MAX_STATE && gate->ne[0] == 1 && n > 1;
+    static bool applies(const ggml_tensor * dst) {
+        const ggml_tensor * v = dst->src[2];
+        return narrow_level() > 0 && v->ne[2] <= MAX_COLUMNS && v->ne[0] <= MAX_STATE && v->ne[0] > 1 &&
+               dst->src[3]->ne[0] == 1;
     }
+
+    void compute(const ggml_compute_params * params) const {
+        if (params->ith == 0) {
+            ggml_threadpool_chunk_set(params->threadpool, params->nth);
+        }
+        ggml_barrier(params->threadpool);
+        for (int64_t i = params->ith; i < n_head * n_seqs; i = ggml_threadpool_chunk_add(params->threadpool, 1)) {
+            compute_head(i % n_head, i / n_head);
+        }
+    }
+
+private:
+    static constexpr int64_t MAX_STATE = 256; // columns this long fit the first-level cache, COLUMNS at a time
+    static constexpr int64_t COLUMNS   = 8;
 
     void compute_head(int64_t head, int64_t seq) const {
         float decay[MAX_COLUMNS];
         for (int64_t t = 0; t < n_tokens; ++t) {
             decay[t] = expf(*at(gate, head, t, seq));
         }
-        const float * in = (const float *) state->data + seq * state->nb[3] / sizeof(float) + head * n * n;
-        for (int64_t j = 0; j < n; ++j) {
-            compute_column(in + j * n, j, head, seq, decay);
+        for (int64_t j = 0; j < n; j += COLUMNS) {
+            compute_columns(j, std::min(COLUMNS, n - j), head, seq, decay);
         }
     }
 
-private:
-    // Column j of the state through all tokens; also value j of every token's output.
-    void compute_column(const float * in, int64_t j, int64_t head, int64_t seq, const float * decay) const {
-        const int64_t head_qk = head % q->ne[1], seq_q = seq / (n_seqs / q->ne[3]);
+    // Columns [j, j + count) of the state through all tokens; they also give these values of every token's output.
+    void compute_columns(int64_t j, int64_t count, int64_t head, int64_t seq, const float * decay) const {
+        const int64_t head_q = head % q->ne[1], seq_q = seq / (n_seqs / q->ne[3]);
         const int64_t head_k = head % k->ne[1], seq_k = seq / (n_seqs / k->ne[3]);
         const float   scale = 1.0f / sqrtf((float) n);
 
-        alignas(64) float column[MAX_STATE];
-        memcpy(column, in, n * sizeof(float));
+        alignas(64) float columns[COLUMNS * MAX_STATE];
+        memcpy(columns, at(state, 0, head, seq) + j * n, count * n * sizeof(float));
         for (int64_t t = 0; t < n_tokens; ++t) {
-            const float * key = at(k, head_k, t, seq_k);
+            const float * key   = at(k, head_k, t, seq_k);
+            const float * query = at(q, head_q, t, seq_q);
+            const float * value = at(v, head, t, seq) + j;
+            const float   learn = *at(beta, head, t, seq);
+            float *       out   = outputs + ((seq * n_tokens + t) * n_head + head) * n + j;
 
-            float sum;
-            ggml_vec_scale_f32(n, column, decay[t]);
-            ggml_vec_dot_f32(n, &sum, 0, column, 0, key, 0, 1);
-            const float delta = (at(v, head, t, seq)[j] - sum) * *at(beta, head, t, seq);
-            ggml_vec_mad_f32(n, column, key, delta);
-            ggml_vec_dot_f32(n, &sum, 0, column, 0, at(q, head_qk, t, seq_q), 0, 1);
-
-            ((float *) dst->data)[((seq * n_tokens + t) * n_head + head) * n + j] = sum * scale;
-            if (float * out = snapshot(t)) {
-                memcpy(out + ((seq * n_head + head) * n + j) * n, column, n * sizeof(float));
+            float sum[COLUMNS];
+            ggml_vec_scale_f32(count * n, columns, decay[t]);
+            for (int64_t c = 0; c < count; ++c) {
+                ggml_vec_dot_f32(n, &sum[c], 0, columns + c * n, 0, key, 0, 1);
+            }
+            for (int64_t c = 0; c < count; ++c) {
+                const float delta = (value[c] - sum[c]) * learn;
+                ggml_vec_mad_f32(n, columns + c * n, key, delta);
+            }
+            for (int64_t c = 0; c < count; ++c) {
+                ggml_vec_dot_f32(n, &sum[c], 0, columns + c * n, 0, query, 0, 1);
+                out[c] = sum[c] * scale;
+            }
+            const int64_t age = n_tokens - 1 - t;
+            if (age < n_kept) { // the newest state first
+                float * to = states + age * kept_stride + seq * seq_stride + (head * n + j) * n;
+                if (age == 0) {
+                    memcpy(to, columns, count * n * sizeof(float));
+                } else {
+                    copy_past_cache(to, columns, count * n);
+                }
             }
         }
+    }
+
+    // An older state is read only if a rollback wants it.
+    static void copy_past_cache(float * to, const float * from, int64_t count) {
+        int64_t i = 0;
+#if defined(__AVX__)
+        if ((uintptr_t) to % sizeof(__m256) == 0) {
+            for (; i + 8 <= count; i += 8) {
+                _mm256_stream_ps(to + i, _mm256_loadu_ps(from + i));
+            }
+            _mm_sfence();
+        }
+#endif
+        memcpy(to + i, from + i, (count - i) * sizeof(float));
     }
 
     static const float * at(const ggml_tensor * x, int64_t i1, int64_t i2, int64_t i3) {
         return (const float *) ((const char *) x->data + i1 * x->nb[1] + i2 * x->nb[2] + i3 * x->nb[3]);
     }
 
-    // The states follow the output in dst, the newest first; nullptr for a state that is not kept.
-    float * snapshot(int64_t t) const {
-        const int64_t slot = n_tokens - 1 - t;
-        return slot < n_snapshots ? (float *) dst->data + n * n_head * n_seqs * (n_tokens + slot * n) : nullptr;
-    }
-
-    ggml_tensor *       dst;
     const ggml_tensor * q;
     const ggml_tensor * k;
     const ggml_tensor * v;
@@ -82,19 +178,32 @@ private:
     const int64_t       n_head;
     const int64_t       n_tokens;
     const int64_t       n_seqs;
-    const int64_t       n_snapshots;
+    float *             outputs;
+    float *             states;
+    int64_t             n_kept;
+    int64_t             seq_stride;
+    int64_t             kept_stride;
 };
 
 } // namespace nextn
 
-bool ggml_nextn_gated_delta_net(const ggml_compute_params * params, ggml_tensor * dst, int64_t ir0, int64_t ir1) {
-    const nextn::narrow_delta_net net(dst);
-    if (params->use_ref || !net.applies()) {
+bool ggml_nextn_gated_delta_net(const ggml_compute_params * params, ggml_tensor * dst) {
+    if (params->use_ref || !nextn::narrow_delta_net::applies(dst)) {
         return false;
     }
-    const int64_t n_head = dst->src[2]->ne[1];
-    for (int64_t ir = ir0; ir < ir1; ++ir) {
-        net.compute_head(ir % n_head, ir / n_head);
-    }
+    nextn::narrow_delta_net(dst, nullptr).compute(params);
     return true;
+}
+
+int ggml_nextn_gated_delta_net_and_copy(const ggml_compute_params * params, const ggml_cgraph * graph, int i) {
+    ggml_tensor * dst = graph->nodes[i];
+    if (dst->op != GGML_OP_GATED_DELTA_NET || !nextn::narrow_delta_net::applies(dst)) {
+        return 0;
+    }
+    const nextn::copied_delta_net copied(graph, i);
+    if (!copied.found()) {
+        return 0;
+    }
+    nextn::narrow_delta_net(dst, copied.destination()).compute(params);
+    return copied.n_nodes_after(i);
 }

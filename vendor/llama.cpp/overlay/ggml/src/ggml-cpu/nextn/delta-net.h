@@ -2,13 +2,27 @@
 // loops.
 //
 // The engine takes the tokens one by one and walks the whole state of a head, 64 KiB, several times for each. The
-// columns of the state do not meet, so here each one takes all the tokens while it is in the first-level cache, and
-// goes from there into the snapshots. The bits are the same.
+// columns of the state do not meet, so here a few of them at a time take all the tokens while they are in the
+// first-level cache. The states to keep go straight to where the graph would copy them. The bits are the same.
 #pragma once
 
 #include "ggml.h"
 
+struct ggml_cgraph;
 struct ggml_compute_params;
 
-// Compute heads [ir0, ir1) of GGML_OP_GATED_DELTA_NET; false when the batch is not narrow and the engine should do it.
-bool ggml_nextn_gated_delta_net(const ggml_compute_params * params, ggml_tensor * dst, int64_t ir0, int64_t ir1);
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// Compute a GGML_OP_GATED_DELTA_NET; false when the batch is not narrow and the engine should do it.
+bool ggml_nextn_gated_delta_net(const struct ggml_compute_params * params, struct ggml_tensor * dst);
+
+// Compute the one at node i together with the copy of its states that follows. Returns the number of nodes up to that
+// copy; 0 when there is no such copy, and nothing was done.
+int ggml_nextn_gated_delta_net_and_copy(const struct ggml_compute_params * params, const struct ggml_cgraph * graph,
+                                        int i);
+
+#ifdef __cplusplus
+}
+#endif

@@ -49,8 +49,8 @@ inline ints all32(int x) {
 inline floats allf(float x) {
     return _mm512_set1_ps(x);
 }
-inline floats each(float row0, float row1) {
-    return _mm512_insertf32x8(_mm512_castps256_ps512(_mm256_set1_ps(row0)), _mm256_set1_ps(row1), 1);
+inline floats each_half(ggml_half row0, ggml_half row1) {
+    return _mm512_cvtph_ps(_mm256_mask_set1_epi16(_mm256_set1_epi16((short) row0), 0xff00, (short) row1));
 }
 
 inline ints bit_and(ints a, ints b) {
@@ -175,8 +175,8 @@ inline ints all32(int x) {
 inline floats allf(float x) {
     return _mm256_set1_ps(x);
 }
-inline floats each(float row0, float) {
-    return _mm256_set1_ps(row0);
+inline floats each_half(ggml_half row0, ggml_half) {
+    return _mm256_cvtph_ps(_mm_set1_epi16((short) row0));
 }
 
 inline ints bit_and(ints a, ints b) {

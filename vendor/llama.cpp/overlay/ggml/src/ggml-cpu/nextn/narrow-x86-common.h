@@ -64,10 +64,6 @@ struct by_columns {
     }
 };
 
-NEXTN_INLINE floats each_half(ggml_half row0, ggml_half row1) {
-    return each(GGML_CPU_FP16_TO_FP32(row0), GGML_CPU_FP16_TO_FP32(row1));
-}
-
 // Move bit FROM of every byte to bit TO; other bits are garbage.
 template <int FROM, int TO>
 NEXTN_INLINE ints move_bits(ints a) {

@@ -100,7 +100,8 @@ struct kernel_32 {
             unrolled<T::SUMS>([&](auto s) NEXTN_INLINE_LAMBDA {
                 const signed_weights w[2] = {T::values(x[0].first(ib + s), x[0].last(ib + s)),
                                              T::values(x[V - 1].first(ib + s), x[V - 1].last(ib + s))};
-                const floats         d[2] = {scale(x[0], ib + s), scale(x[V - 1], ib + s)};
+                const floats         d[2] = {each_half(x[0].first(ib + s).d, x[0].last(ib + s).d),
+                                             each_half(x[V - 1].first(ib + s).d, x[V - 1].last(ib + s).d)};
                 unrolled<NC>([&](auto c) NEXTN_INLINE_LAMBDA {
                     const ints   column = load_all(y[ib + s].q[c]);
                     const floats dy     = allf(y[ib + s].d[c]);
@@ -116,10 +117,6 @@ struct kernel_32 {
                 store_rows(p.out[c], r + v * ROWS, end, [&](auto row) { return sum8(row_of<row>(total)); });
             }
         }
-    }
-
-    static NEXTN_INLINE floats scale(const row_pointers<typename T::block> & x, int64_t ib) {
-        return each_half(x.first(ib).d, x.last(ib).d);
     }
 };
 

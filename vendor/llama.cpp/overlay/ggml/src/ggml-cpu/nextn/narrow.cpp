@@ -153,15 +153,22 @@ public:
         : params(params), dst(dst), src0(dst->src[0]), src1(dst->src[1]), engine(engine),
           kernel(find_kernel(engine, src0->ne[0])) {}
 
-    // Columns in a batch, counted where the engine would see a batch of one.
+    // Columns of the whole batch; the columns of one expert are some of them.
     static int64_t width(const ggml_tensor * dst) {
         return dst->op == GGML_OP_MUL_MAT_ID ? dst->src[2]->ne[1] : dst->src[1]->ne[1];
     }
 
     static bool applies(const ggml_tensor * dst, const engine_kernel & engine) {
-        const int64_t m = width(dst);
-        if (narrow_level() < 1 || m < 2 || m > MAX_COLUMNS || !(engine.vec_dot || engine.gemv)) {
+        // Convolutions call the engine's product too, with their own data in the work buffer.
+        if (dst->op != GGML_OP_MUL_MAT && dst->op != GGML_OP_MUL_MAT_ID) {
             return false;
+        }
+        const int64_t m = width(dst);
+        if (narrow_level() < 1 || m < 1 || m > MAX_COLUMNS || !(engine.vec_dot || engine.gemv)) {
+            return false;
+        }
+        if (m == 1 && !find_kernel(engine, dst->src[0]->ne[0])) {
+            return false; // the engine's own way with one column
         }
         const ggml_type type = dst->src[1]->type;
         return type == engine.column_type || type == GGML_TYPE_F32 || engine.column_type == GGML_TYPE_F32;

@@ -1,9 +1,9 @@
-// Narrow matrix products: a weight matrix times the 2 to 9 columns of a verify batch.
+// Narrow matrix products: a weight matrix times the 1 to 9 columns of a decode or verify batch.
 //
 // Every weight block is read and unpacked once for all columns, and every output element is summed in the order of the
 // engine's own single-column kernel. A batch therefore costs little more than one token and its rows are bit-identical
-// to decoding the tokens one at a time. A type or platform without a kernel here runs the engine's single-column kernel
-// on one column after the other, which is just as exact.
+// to decoding the tokens one at a time, as the engine does it. A type or platform without a kernel here runs the
+// engine's single-column kernel on one column after the other, which is just as exact.
 #pragma once
 
 #include "ggml.h"
