@@ -74,11 +74,11 @@ void throw_decode_error(int32_t code, int32_t seq_id, const std::string & reason
 }
 
 // Names in nextn.errors, in the order of ErrorKind.
-static constexpr std::array<const char *, 10> error_names = {
+static constexpr std::array<const char *, 11> error_names = {
     "NextnError",        "ModelFileError",     "UnsupportedArchitectureError",
     "NoNextnLayerError", "ContextCreateError", "ContextOverflowError",
     "DecodeError",       "CancelledError",     "ClosedError",
-    "ChatTemplateError",
+    "ChatTemplateError", "GrammarError",
 };
 
 static py::object error_class(ErrorKind kind) {

@@ -22,6 +22,7 @@ enum class ErrorKind {
     Cancelled,
     Closed,
     ChatTemplate,
+    Grammar,
 };
 
 class Error : public std::runtime_error {

@@ -25,4 +25,5 @@ PYBIND11_MODULE(_core, m) {
     nextn::register_drafter(m);
     nextn::register_length(m);
     nextn::register_chat(m);
+    nextn::register_grammar(m);
 }

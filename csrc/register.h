@@ -10,5 +10,6 @@ void register_context(pybind11::module_ & m);
 void register_drafter(pybind11::module_ & m);
 void register_length(pybind11::module_ & m);
 void register_chat(pybind11::module_ & m);
+void register_grammar(pybind11::module_ & m);
 
 } // namespace nextn

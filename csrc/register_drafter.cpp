@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 #include <pybind11/typing.h>
 #include <utility>
@@ -79,6 +80,44 @@ static void accept(const Drafter & drafter_ref, int64_t n_sent, int64_t n_accept
                                static_cast<int32_t>(n_accepted), verify_us);
 }
 
+static void draw_drafts(const Drafter & drafter_ref, double temperature, int64_t top_k, double top_p, double min_p,
+                        uint64_t seed, bool steady, SeqId seq_id) {
+    const LockedDrafter drafter(drafter_ref);
+    const llama_nextn_draw draw = {static_cast<float>(temperature),
+                                   static_cast<int32_t>(std::clamp<int64_t>(top_k, 0, INT32_MAX)),
+                                   static_cast<float>(top_p),
+                                   static_cast<float>(min_p),
+                                   seed,
+                                   steady};
+    if (!llama_nextn_drafter_set_draw(drafter->drafter, check_seq_id(drafter, seq_id),
+                                      temperature == 0.0 ? nullptr : &draw)) {
+        throw py::value_error(strf("temperature=%g must be a finite number >= 0, top_p=%g and min_p=%g from 0 to 1",
+                                   temperature, top_p, min_p));
+    }
+}
+
+using IdsAndQ = py::typing::List<py::typing::Tuple<py::array_t<int32_t>, py::array_t<float>>>;
+
+static IdsAndQ q_of_last_draft(const Drafter & drafter_ref, SeqId seq_id) {
+    std::vector<std::pair<std::vector<int32_t>, std::vector<float>>> rows;
+    {
+        const ReleaseGil released;
+        const LockedDrafter drafter(drafter_ref);
+        const int32_t seq = check_seq_id(drafter, seq_id);
+        const llama_token * ids;
+        const float * q;
+        for (int32_t i = 0, n; (n = llama_nextn_drafter_get_q(drafter->drafter, seq, i, &ids, &q)) > 0; ++i) {
+            rows.emplace_back(std::vector<int32_t>(ids, ids + n), std::vector<float>(q, q + n));
+        }
+    }
+    IdsAndQ out;
+    for (const auto & [ids, q] : rows) {
+        out.append(py::make_tuple(py::array_t<int32_t>(static_cast<py::ssize_t>(ids.size()), ids.data()),
+                                  py::array_t<float>(static_cast<py::ssize_t>(q.size()), q.data())));
+    }
+    return out;
+}
+
 static py::typing::Dict<py::str, py::object> stats(const Drafter & drafter_ref, SeqId seq_id) {
     llama_nextn_draft_stats s;
     {
@@ -119,6 +158,11 @@ void register_drafter(py::module_ & m) {
           "Draft at most n_room tokens after id_last; none: decode plainly.");
     c.def("accept", &accept, py::arg("n_sent"), py::arg("n_accepted"), py::arg("verify_us"), py::arg("seq_id") = 0,
           nogil(), "Report a round: what was verified and accepted, and the microseconds it took.");
+    c.def("draw", &draw_drafts, py::kw_only(), py::arg("temperature"), py::arg("top_k"), py::arg("top_p"),
+          py::arg("min_p"), py::arg("seed"), py::arg("steady"), py::arg("seq_id") = 0, nogil(),
+          "From the next begin() on draw the drafted tokens; temperature 0: take the best ones again.");
+    c.def("q", &q_of_last_draft, py::arg("seq_id") = 0,
+          "Ids and probabilities that each token of the last draft was drawn from; empty when they were not drawn.");
     c.def("stats", &stats, py::arg("seq_id") = 0, "Size of the shortlist, and the running estimates.");
 }
 

@@ -15,10 +15,12 @@ __all__: list[str] = [
     "Context",
     "DraftLength",
     "Drafter",
+    "Grammar",
     "Model",
     "build_stamp",
     "engine_info",
     "flush_log",
+    "json_schema_to_grammar",
     "load_backends",
     "n_backends",
 ]
@@ -274,11 +276,29 @@ class Drafter:
         """
         Draft at most n_room tokens after id_last; none: decode plainly.
         """
+    def draw(
+        self,
+        *,
+        temperature: typing.SupportsFloat | typing.SupportsIndex,
+        top_k: typing.SupportsInt | typing.SupportsIndex,
+        top_p: typing.SupportsFloat | typing.SupportsIndex,
+        min_p: typing.SupportsFloat | typing.SupportsIndex,
+        seed: typing.SupportsInt | typing.SupportsIndex,
+        steady: bool,
+        seq_id: int = 0,
+    ) -> None:
+        """
+        From the next begin() on draw the drafted tokens; temperature 0: take the best ones again.
+        """
     def feed(
         self, tokens: collections.abc.Sequence[int] | numpy.typing.NDArray[numpy.integer[typing.Any]], seq_id: int = 0
     ) -> None:
         """
         Tell of kept tokens [n_tokens], whose hidden rows are the first n_tokens of the target's last decode.
+        """
+    def q(self, seq_id: int = 0) -> list[tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.float32]]]:
+        """
+        Ids and probabilities that each token of the last draft was drawn from; empty when they were not drawn.
         """
     def stats(self, seq_id: int = 0) -> dict[str, typing.Any]:
         """
@@ -384,6 +404,26 @@ class ChatTemplate:
     @property
     def supports_thinking(self) -> bool: ...
 
+class Grammar:
+    """
+    How far a text has come in a grammar.
+    """
+    def __init__(self, model: Model, text: str, root: str) -> None: ...
+    def accept(self, token: int) -> None:
+        """
+        Go on by a token that is allowed here.
+        """
+    def allowed(
+        self, tokens: collections.abc.Sequence[int] | numpy.typing.NDArray[numpy.integer[typing.Any]]
+    ) -> numpy.typing.NDArray[numpy.bool]:
+        """
+        Which of these tokens may come next, bool [n_tokens].
+        """
+    def clone(self) -> Grammar:
+        """
+        A second one in the same place.
+        """
+
 def build_stamp() -> str:
     """
     Stamp of the source tree that the engine was built from.
@@ -397,6 +437,11 @@ def engine_info() -> dict[str, typing.Any]:
 def flush_log() -> None:
     """
     Hand the engine's kept log lines to logging.
+    """
+
+def json_schema_to_grammar(json: str) -> str:
+    """
+    The grammar of the JSON texts that fit a schema, which is given as JSON text itself.
     """
 
 def load_backends(path: str) -> None:

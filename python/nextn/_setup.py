@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -13,9 +14,10 @@ from nextn.context import Context
 from nextn.drafting import Drafter, HeadDrafter, IntArray, NoDrafter
 from nextn.errors import ContextCreateError, NoNextnLayerError
 from nextn.model import Model
-from nextn.options import DraftParams, check_int
+from nextn.options import DraftParams, SamplingParams, check_int
+from nextn.sampling import Grammar
 
-__all__ = ["check_draft", "check_tokens", "choose_n_ctx", "make_pair", "open_model"]
+__all__ = ["check_bias", "check_draft", "check_tokens", "choose_n_ctx", "make_grammar", "make_pair", "open_model"]
 
 _MOST_CTX_BY_DEFAULT = 8192
 
@@ -51,6 +53,22 @@ def choose_n_ctx(n_ctx: object, model: Model) -> int:
     if n_ctx is None:
         return min(model.n_ctx_train, _MOST_CTX_BY_DEFAULT)
     return check_int("n_ctx", n_ctx, 0, 2**31 - 1) or model.n_ctx_train
+
+
+def check_bias(params: SamplingParams, n_vocab: int) -> None:
+    """Refuse biases of tokens that the model does not have, and those that ban every token."""
+    largest = max(params.logit_bias, default=0)
+    if largest >= n_vocab:
+        raise ValueError(f"logit_bias must name token ids from 0 to {n_vocab - 1}, not {largest}")
+    if list(params.logit_bias.values()).count(-math.inf) == n_vocab:
+        raise ValueError("logit_bias bans every token; at least one must be left")
+
+
+def make_grammar(model: Model, params: SamplingParams) -> Grammar | None:
+    """The grammar that these options ask for, at its start."""
+    if params.json_schema is not None:
+        return Grammar.of_schema(model, params.json_schema)
+    return None if params.grammar is None else Grammar(model, params.grammar)
 
 
 def make_pair(

@@ -1,31 +1,51 @@
-"""How much of a draft is kept: pure functions over arrays.
+"""How much of a draft is kept: pure functions over arrays, and the rules made of them.
 
 Words, for a round whose target batch was [id_last, d_1 .. d_n] with n = n_draft:
 
     drafted     d_1 .. d_n, the tokens proposed by the drafter                          # [n_draft]
     logits      row i is the target's opinion on what follows d_i (row 0: id_last)      # [n_draft + 1, n_vocab]
-    accepted    the longest run d_1 .. d_a that the target would have produced itself
+    p           the target's distribution at a position: its row after the sampler's chain
+    q           the distribution that a drafted token was drawn from, when it was drawn
+    accepted    the longest run d_1 .. d_a that the rule keeps
     recovered   the target's own token in the place of d_(a+1), the first rejected one
     bonus       the target's token after d_n, when every drafted token was accepted
 
 A round emits the accepted tokens and then one more, recovered or bonus: a + 1 tokens for one target decode. Rows after
 the first rejected token speak about a text that does not exist and are never read.
 
-Both rules here are sample-and-match: the target chooses a token at each position exactly as in plain decoding, and a
-drafted token is accepted when it is that token. The emitted text is therefore the plain one, whatever was drafted.
+The rules, all of them exact (the emitted text has the target's own distribution, whatever was drafted):
+
+    greedy      the target takes its arg-max; a drafted token is accepted when it is that
+    match       sample-and-match: the target draws a token as in plain decoding; a drafted token is accepted when it is
+                that. The text for a seed is the plain one.
+    ratio       d_i was drawn from q: it is accepted with probability min(1, p(d_i) / q(d_i)), and the recovered token
+                is drawn from the normalised positive part of p - q (Leviathan et al. 2023, Chen et al. 2023). No rule
+                accepts more of drawn tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
 
 from nextn.context import FloatArray
-from nextn.drafting import IntArray
+from nextn.drafting import Draws, IntArray
 from nextn.options import SamplingParams
-from nextn.sampling import GreedySampler, Sampler, argmax_rows, make_sampler
+from nextn.sampling import Distribution, Grammar, Sampler, argmax_rows
 
-__all__ = ["AcceptRule", "Accepted", "accept_greedy", "accept_sampled", "make_rule"]
+__all__ = [
+    "AcceptRule",
+    "Accepted",
+    "GreedyRule",
+    "MatchRule",
+    "RatioRule",
+    "accept_greedy",
+    "accept_match",
+    "accept_ratio",
+    "make_rule",
+]
 
 
 class Accepted(NamedTuple):
@@ -40,10 +60,6 @@ class Accepted(NamedTuple):
     id_next: int
 
 
-AcceptRule = Callable[[IntArray, FloatArray], Accepted]
-"""A rule: draft [n_draft] and logits [n_draft + 1, n_vocab] to what is accepted."""
-
-
 def accept_greedy(draft: IntArray, logits: FloatArray) -> Accepted:
     """Accept while the drafted token is the target's arg-max; of equal logits the lowest id is the arg-max."""
     target = argmax_rows(logits)  # [n_draft + 1]
@@ -55,7 +71,7 @@ def accept_greedy(draft: IntArray, logits: FloatArray) -> Accepted:
     return Accepted(n_accepted, target[n_accepted])
 
 
-def accept_sampled(draft: IntArray, logits: FloatArray, sampler: Sampler) -> Accepted:
+def accept_match(draft: IntArray, logits: FloatArray, sampler: Sampler) -> Accepted:
     """Accept while the drafted token is the one that the target draws there.
 
     The sampler is called once per emitted token and in their order, so random numbers are used up as in plain decoding.
@@ -67,9 +83,119 @@ def accept_sampled(draft: IntArray, logits: FloatArray, sampler: Sampler) -> Acc
     return Accepted(len(draft), sampler.sample(logits[len(draft)]))
 
 
-def make_rule(params: SamplingParams) -> AcceptRule:
-    """The rule for these options, with a sampler of its own for one request."""
-    sampler = make_sampler(params)
-    if isinstance(sampler, GreedySampler):
-        return accept_greedy
-    return lambda draft, logits: accept_sampled(draft, logits, sampler)
+def accept_ratio(
+    draft: IntArray, logits: FloatArray, sampler: Sampler, q: Sequence[Distribution], *, is_cut: bool = False
+) -> Accepted:
+    """Accept each drafted token with probability min(1, p / q).
+
+    Args:
+        draft: The drafted tokens [n_draft].
+        logits: The target's rows [n_draft + 1, n_vocab].
+        sampler: Gives p at each position; it is told of every emitted token, in their order.
+        q: What each token was drawn from, at least n_draft; beyond it, all the probability was on the drafted token.
+        is_cut: One more token was drawn, from q[n_draft], and left out because p gives it nothing: it counts as
+            rejected, so that the last token is a recovered one.
+    """
+    random = sampler.random
+    for i, drafted in enumerate(draft.tolist()):
+        p = sampler.distribution(logits[i])
+        q_here = q[i] if i < len(q) else Distribution.certain(drafted)
+        if random.random() * q_here[drafted] >= p[drafted]:
+            return Accepted(i, _draw(sampler, p.minus(q_here)))
+        sampler.note(drafted)
+    n_draft = len(draft)
+    p = sampler.distribution(logits[n_draft])
+    return Accepted(n_draft, _draw(sampler, p.minus(q[n_draft]) if is_cut and len(q) > n_draft else p))
+
+
+def _draw(sampler: Sampler, p: Distribution) -> int:
+    """Draw a token that is emitted."""
+    token = p.draw(sampler.random.random())
+    sampler.note(token)
+    return token
+
+
+class AcceptRule(Protocol):
+    """A rule with the state of one request."""
+
+    draws: Draws | None
+    """How the drafter shall draw its tokens; None: it takes its best ones."""
+
+    def cut(self, draft: IntArray) -> IntArray:
+        """The part of a draft [n_draft] that is worth verifying: what follows could not be accepted."""
+        ...
+
+    def __call__(self, draft: IntArray, logits: FloatArray, q: Sequence[Distribution]) -> Accepted:
+        """Judge a draft [n_draft] by logits [n_draft + 1, n_vocab]; q as in accept_ratio()."""
+        ...
+
+
+class GreedyRule:
+    """Nothing but the arg-max of the rows."""
+
+    draws: Draws | None = None
+
+    def cut(self, draft: IntArray) -> IntArray:
+        """All of it."""
+        return draft
+
+    def __call__(self, draft: IntArray, logits: FloatArray, q: Sequence[Distribution]) -> Accepted:
+        """See accept_greedy()."""
+        return accept_greedy(draft, logits)
+
+
+class MatchRule:
+    """Sample-and-match, or greedy when the sampler is."""
+
+    draws: Draws | None = None
+
+    def __init__(self, sampler: Sampler) -> None:
+        self._sampler = sampler
+
+    def cut(self, draft: IntArray) -> IntArray:
+        """Up to the first token that the grammar forbids."""
+        return draft[: self._sampler.n_possible(draft.tolist())]
+
+    def __call__(self, draft: IntArray, logits: FloatArray, q: Sequence[Distribution]) -> Accepted:
+        """See accept_match()."""
+        return accept_match(draft, logits, self._sampler)
+
+
+class RatioRule:
+    """Acceptance by probability ratio, of tokens drawn as `draws` says; best tokens are right, too."""
+
+    def __init__(self, sampler: Sampler, draws: Draws) -> None:
+        self.draws: Draws | None = draws
+        self._sampler = sampler
+        self._is_cut = False
+
+    def cut(self, draft: IntArray) -> IntArray:
+        """Up to the first token that the grammar forbids."""
+        n_possible = self._sampler.n_possible(draft.tolist())
+        self._is_cut = n_possible < len(draft)
+        return draft[:n_possible]
+
+    def __call__(self, draft: IntArray, logits: FloatArray, q: Sequence[Distribution]) -> Accepted:
+        """See accept_ratio()."""
+        is_cut, self._is_cut = self._is_cut, False
+        return accept_ratio(draft, logits, self._sampler, q, is_cut=is_cut)
+
+
+def make_rule(params: SamplingParams, prompt: Iterable[int] = (), grammar: Grammar | None = None) -> AcceptRule:
+    """The rule for these options, with a sampler of its own for one request.
+
+    Args:
+        params: The options; accept="auto" takes ratio when tokens are drawn, unless there is a grammar: p is needed as
+            a whole then, and to ask the grammar about every token of the vocabulary takes longer than a decode.
+        prompt: The prompt [n_prompt], for the penalties.
+        grammar: What the text must conform to.
+    """
+    if params.temperature == 0.0 and grammar is None and not params.changes_logits:
+        return GreedyRule()
+    sampler = Sampler(params, prompt, grammar=grammar)
+    ratio = params.accept == "ratio" or (params.accept == "auto" and grammar is None)
+    if params.temperature == 0.0 or not ratio:
+        return MatchRule(sampler)
+    # the draws of the drafter and of the rule must not depend on each other
+    seed = int(np.random.SeedSequence(params.seed, spawn_key=(1,)).generate_state(1, np.uint64)[0])
+    return RatioRule(sampler, Draws.like(params, seed))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
@@ -11,9 +12,10 @@ import numpy.typing as npt
 
 from nextn import _core
 from nextn.context import Context
-from nextn.options import DraftParams, check_int
+from nextn.options import DraftParams, SamplingParams, check_int
+from nextn.sampling import Distribution
 
-__all__ = ["Drafter", "HeadDrafter", "IntArray", "NoDrafter", "ScriptedDrafter"]
+__all__ = ["Drafter", "DrawingDrafter", "Draws", "HeadDrafter", "IntArray", "NoDrafter", "ScriptedDrafter"]
 
 IntArray: TypeAlias = npt.NDArray[np.int32]
 
@@ -46,6 +48,46 @@ class Drafter(Protocol):
 
     def accept(self, n_accepted: int) -> None:
         """The target has just decoded id_last and the draft, and the first n_accepted drafted tokens are kept."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """How a drafter draws its tokens; top_k, top_p, min_p and temperature as in SamplingParams.
+
+    Attributes:
+        seed: Seed of the draws.
+        steady: The same seed gives the same drafts: their lengths depend on nothing that is measured.
+    """
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    seed: int
+    steady: bool
+
+    @classmethod
+    def like(cls, params: SamplingParams, seed: int) -> Draws:
+        """Draw from a q that resembles the p of these options; they say whether the text shall be reproducible."""
+        return cls(temperature=params.temperature, top_k=params.top_k, top_p=params.top_p, min_p=params.min_p,
+                   seed=seed, steady=params.seed is not None)  # fmt: skip
+
+
+@runtime_checkable
+class DrawingDrafter(Drafter, Protocol):
+    """A drafter that can draw its tokens instead of taking the best ones."""
+
+    def draw(self, draws: Draws | None) -> None:
+        """Before begin(): draw in this way from now on; None: take the best tokens."""
+        ...
+
+    def q(self) -> list[Distribution]:
+        """What the tokens of the last draft were drawn from [n_draft]; none when they were not drawn."""
+        ...
+
+    def cut(self, n_draft: int) -> None:
+        """Only the first n_draft tokens of the last draft go to the target."""
         ...
 
 
@@ -126,7 +168,17 @@ class HeadDrafter:
             vocab_ids=params.vocab_ids,
         )
         self._round: list[int] = []  # id_last and the draft, as verified
+        self._is_drawing = False
         self._verify_start = 0.0
+
+    def draw(self, draws: Draws | None) -> None:
+        """From the next begin() on draw in this way; None: take the best tokens."""
+        self._is_drawing = draws is not None
+        if draws is None:
+            self._core.draw(temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, seed=0, steady=False)
+        else:
+            self._core.draw(temperature=draws.temperature, top_k=draws.top_k, top_p=draws.top_p, min_p=draws.min_p,
+                            seed=draws.seed, steady=draws.steady)  # fmt: skip
 
     def begin(self, prompt: IntArray) -> None:
         """Forget the previous request; what was learnt of costs and of the head stays."""
@@ -142,6 +194,14 @@ class HeadDrafter:
         self._round = [id_last, *drafted]
         self._verify_start = perf_counter()
         return np.array(drafted, dtype=np.int32)
+
+    def q(self) -> list[Distribution]:
+        """What the tokens of the last draft were drawn from; ids ascending."""
+        return [Distribution.of(ids, q.astype(np.float64)) for ids, q in self._core.q()] if self._is_drawing else []
+
+    def cut(self, n_draft: int) -> None:
+        """Only these go to the target."""
+        del self._round[1 + n_draft :]
 
     def accept(self, n_accepted: int) -> None:
         """Take the target's rows of id_last and the accepted tokens, and what the verdict cost."""

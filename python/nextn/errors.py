@@ -11,6 +11,7 @@
     ├── RollbackError              the newest tokens cannot be taken back as far as asked
     ├── ClosedError                the object was closed before
     ├── ChatTemplateError          no chat template, or it refuses these messages
+    ├── GrammarError               a grammar or a JSON schema that cannot be used, or that leaves no token
     └── ServerError                llama-server did not start, stopped, or is not ours
 
 A wrong argument is a TypeError or a ValueError that names the argument, its value and what is allowed.
@@ -25,6 +26,7 @@ __all__ = [
     "ContextCreateError",
     "ContextOverflowError",
     "DecodeError",
+    "GrammarError",
     "ModelFileError",
     "NextnError",
     "NoNextnLayerError",
@@ -90,6 +92,10 @@ class ClosedError(NextnError):
 
 class ChatTemplateError(NextnError):
     """The model has no chat template, or its template refuses these messages."""
+
+
+class GrammarError(NextnError):
+    """A grammar or a JSON schema cannot be used (the message says where it is wrong), or leaves no token to choose."""
 
 
 class ServerError(NextnError):

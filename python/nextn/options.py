@@ -14,7 +14,7 @@ import numbers
 import operator
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar
 
@@ -26,8 +26,10 @@ __all__ = [
     "check_bool",
     "check_choice",
     "check_int",
+    "check_logit_bias",
     "check_number",
     "check_stop",
+    "check_text",
     "check_vocab",
     "name_unknown_keywords",
     "refuse_unknown",
@@ -97,6 +99,30 @@ def check_stop(value: object) -> tuple[str, ...]:
         if not item:
             raise ValueError(f"stop must be {allowed}, not {_shown(value)}")
     return strings
+
+
+def check_text(name: str, value: object) -> str:
+    """A string that is not empty."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, not {_shown(value)}")
+    if not value.strip():
+        raise ValueError(f"{name} must be a string that is not empty, not {_shown(value)}")
+    return value
+
+
+def check_logit_bias(value: object) -> dict[int, float]:
+    """Biases by token id; False becomes minus infinity, which bans a token."""
+    allowed = "a mapping of token ids to finite numbers, or to False to ban a token"
+    if not isinstance(value, Mapping):
+        raise TypeError(f"logit_bias must be {allowed}, not {_shown(value)}")
+    biases = {}
+    for token, bias in value.items():
+        token_id = check_int("a token id in logit_bias", token, 0, 2**31 - 1)
+        if bias is False:
+            biases[token_id] = -math.inf
+        else:
+            biases[token_id] = check_number(f"logit_bias[{token_id}]", bias, -1e6, 1e6)
+    return biases
 
 
 def check_vocab(value: object) -> str | int | tuple[int, ...]:
@@ -243,22 +269,74 @@ class DraftParams:
 @_options_class
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
-    """How a token is chosen from the target's logits.
+    """How a token is chosen from the target's logits; names, meaning and order of the steps as in llama.cpp.
+
+    The steps are, in this order: logit_bias, penalties, top_k, typical_p, top_p, min_p, temperature. Left as they are,
+    they do nothing: tokens are drawn from softmax(logits / temperature).
 
     Args:
-        temperature: 0 takes the most probable token (greedy); above 0, tokens are drawn from
-            softmax(logits / temperature).
+        temperature: 0 takes the most probable token (greedy); above 0, tokens are drawn from what the steps leave.
         seed: Seed of the draws, 0 to 2**64 - 1; None takes a new one each time. The same seed gives the same text.
+        top_k: Keep the k most probable tokens; 0 keeps all.
+        typical_p: Keep the tokens nearest to the typical surprise that have this much probability; 1 keeps all.
+        top_p: Keep the most probable tokens that have this much probability together; 1 keeps all.
+        min_p: Keep the tokens that have at least this share of the most probable one's probability; 0 keeps all.
+        repeat_penalty: Divide the logits of tokens among the last repeat_last_n by this (multiply negative ones).
+        frequency_penalty: Subtract this from such a token's logit for each time that it is there.
+        presence_penalty: Subtract this once.
+        repeat_last_n: How many of the last tokens, prompt and answer together, penalties count; -1 counts all.
+        logit_bias: What to add to a token's logit, by token id; False bans the token.
+        grammar: The text must conform to this grammar, in llama.cpp's notation GBNF.
+        json_schema: The text must be JSON that fits this schema, given as a dict. Not together with grammar.
+        accept: How drafted tokens are accepted when tokens are drawn; both ways leave the model's distribution as it
+            is. "ratio" draws the draft from the head and accepts by the ratio of probabilities, which accepts more.
+            "match" accepts what the target draws itself: a seed gives the same text with and without speculation.
+            "auto" takes "ratio", and "match" under a grammar.
     """
 
     temperature: float = 0.0
     seed: int | None = None
+    top_k: int = 0
+    typical_p: float = 1.0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repeat_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repeat_last_n: int = 64
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    grammar: str | None = None
+    json_schema: Mapping[str, Any] | None = None
+    accept: Literal["auto", "ratio", "match"] = "auto"
 
     def __post_init__(self) -> None:
         """Check types and ranges."""
         _set(self, "temperature", check_number("temperature", self.temperature, 0.0))
         if self.seed is not None:
             _set(self, "seed", check_int("seed", self.seed, 0, 2**64 - 1))
+        _set(self, "top_k", check_int("top_k", self.top_k, 0, 2**31 - 1))
+        for name in ("typical_p", "top_p", "min_p"):
+            _set(self, name, check_number(name, getattr(self, name), 0.0, 1.0))
+        _set(self, "repeat_penalty", check_number("repeat_penalty", self.repeat_penalty, 1e-3, 1e3))
+        for name in ("frequency_penalty", "presence_penalty"):
+            _set(self, name, check_number(name, getattr(self, name), -1e3, 1e3))
+        _set(self, "repeat_last_n", check_int("repeat_last_n", self.repeat_last_n, -1, 2**31 - 1))
+        _set(self, "logit_bias", check_logit_bias(self.logit_bias))
+        if self.grammar is not None:
+            check_text("grammar", self.grammar)
+        if self.json_schema is not None and not isinstance(self.json_schema, Mapping):
+            raise TypeError(f"json_schema must be a dict with a JSON schema, not {_shown(self.json_schema)}")
+        if self.grammar is not None and self.json_schema is not None:
+            raise ValueError("grammar and json_schema exclude each other: a schema is turned into a grammar")
+        check_choice("accept", self.accept, ("auto", "ratio", "match"))
+
+    @property
+    def changes_logits(self) -> bool:
+        """Whether the most probable token may become another one: by a bias or a penalty."""
+        return bool(self.logit_bias) or (
+            self.repeat_last_n != 0
+            and (self.repeat_penalty, self.frequency_penalty, self.presence_penalty) != (1.0, 0.0, 0.0)
+        )
 
 
 @_options_class
@@ -293,6 +371,18 @@ class GenerateOptions(TypedDict, total=False):
 
     temperature: float
     seed: int | None
+    top_k: int
+    typical_p: float
+    top_p: float
+    min_p: float
+    repeat_penalty: float
+    frequency_penalty: float
+    presence_penalty: float
+    repeat_last_n: int
+    logit_bias: Mapping[int, float]
+    grammar: str | None
+    json_schema: Mapping[str, Any] | None
+    accept: Literal["auto", "ratio", "match"]
     max_tokens: int | None
     stop: str | Sequence[str]
 

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from nextn._setup import check_draft, check_tokens, choose_n_ctx, make_pair, open_model
+from nextn._setup import check_bias, check_draft, check_tokens, choose_n_ctx, make_grammar, make_pair, open_model
 from nextn._turn import Turn
 from nextn.accept import Accepted, AcceptRule, make_rule
 from nextn.chat import ChatPrompter, Message
 from nextn.context import Context, HiddenTap, TokenIds
-from nextn.drafting import Drafter, HeadDrafter, IntArray
+from nextn.drafting import Drafter, DrawingDrafter, HeadDrafter, IntArray
 from nextn.errors import ClosedError, ContextOverflowError, RollbackError
 from nextn.model import Model
 from nextn.options import DraftParams, GenerateOptions, GenerateParams, name_unknown_keywords, show_options
@@ -68,7 +68,7 @@ class Emitted:
 class Speculator:
     """Generates text with a model, speculating with the model's own draft head; the text is the model's own.
 
-    Greedy text equals plain greedy decoding token for token; sampled text equals plain sampling with the same seed.
+    Greedy text equals plain greedy decoding token for token; sampled text has the model's own distribution.
     One request runs at a time: other threads wait for their turn.
 
     Args:
@@ -133,6 +133,7 @@ class Speculator:
                 return context
 
             self._ctx_tgt, self._ctx_dft, self._drafter = make_pair(self._model, head, draft, make_context)
+            self._drawing = self._drafter if isinstance(self._drafter, DrawingDrafter) else None
             if isinstance(self._drafter, HeadDrafter):
                 owned.callback(self._drafter.close)
             self._n_ctx = n_ctx_asked  # the context may hold more: the engine rounds up
@@ -151,12 +152,13 @@ class Speculator:
 
         Args:
             prompt: Text, in which control tokens such as <|im_start|> count as such, or token ids.
-            **options: Those of nextn.options.GenerateParams: max_tokens, temperature, seed, stop.
+            **options: Those of nextn.options.GenerateParams: max_tokens, stop, temperature, seed, and more.
 
         Returns:
             Text, tokens, why it ended, and statistics.
 
         Raises:
+            GrammarError: A grammar or a JSON schema that cannot be used.
             ContextOverflowError: Prompt and max_tokens do not fit in n_ctx; says what was asked and what is free.
             TypeError, ValueError: A wrong argument.
             ClosedError: The Speculator was closed.
@@ -267,6 +269,8 @@ class Speculator:
     def _begin(self, state: State) -> None:
         """Forget the previous request, however it ended."""
         self._ctx_tgt.seq_rm(_SEQ_ID, -1, -1)  # a whole sequence: the plain call is right for that
+        if self._drawing:
+            self._drawing.draw(state.rule.draws)
         self._drafter.begin(state.prompt)
 
     def _prefill(self, state: State) -> Emitted:
@@ -285,7 +289,11 @@ class Speculator:
     def _draft_step(self, state: State) -> IntArray:
         """Ask the drafter for tokens after id_last, no more than can be emitted: a round adds one of the target's."""
         n_room = state.n_left - 1
-        return self._drafter.draft(state.id_last, state.n_past, n_room)[:n_room]
+        draft = self._drafter.draft(state.id_last, state.n_past, n_room)[:n_room]
+        kept = state.rule.cut(draft)
+        if len(kept) < len(draft) and self._drawing:
+            self._drawing.cut(len(kept))
+        return kept
 
     def _verify(self, state: State, draft: IntArray) -> None:
         """Let the target decode id_last and the draft in one batch."""
@@ -293,7 +301,8 @@ class Speculator:
 
     def _accept(self, state: State, draft: IntArray) -> Accepted:
         """Compare the draft with what the target itself chooses at each position."""
-        return state.rule(draft, self._ctx_tgt.logits_view())
+        q = self._drawing.q() if self._drawing else ()
+        return state.rule(draft, self._ctx_tgt.logits_view(), q)
 
     def _roll_back(self, state: State, draft: IntArray, emitted: Emitted) -> None:
         """Take out of both memories what was decoded and is not in the text: rejected, or behind the end."""
@@ -334,7 +343,9 @@ class Speculator:
         prompt = np.asarray(tokenize(), dtype=np.int32)
         n_left = self._room_for(len(prompt), params.max_tokens)
         counters = Counters(prompt_tokens=len(prompt), ttft=perf_counter() - start)
-        return State(prompt, n_left, make_rule(params), TextStream(params.stop), counters)
+        check_bias(params, self._model.n_vocab)
+        rule = make_rule(params, prompt, make_grammar(self._model, params))
+        return State(prompt, n_left, rule, TextStream(params.stop), counters)
 
     def _tokenize(self, prompt: object) -> IntArray | list[int]:
         """The tokens of a prompt given as text or as token ids."""

@@ -277,8 +277,13 @@ def test_same_seed_same_text_with_and_without_speculation(fake, temperature):
     for draft in (None, DraftParams(n_max=1), DraftParams(n_max=6, p_min=0.3), ScriptedDrafter([10] * 400, n_max=3)):
         with Speculator(model, draft=draft) as spec:
             for _ in range(2):
-                texts.add(spec.generate([10, 11], max_tokens=150, temperature=temperature, seed=5).tokens)
-            assert spec.generate([10, 11], max_tokens=150, temperature=temperature, seed=6).tokens not in texts
+                texts.add(
+                    spec.generate([10, 11], max_tokens=150, temperature=temperature, seed=5, accept="match").tokens
+                )
+            assert (
+                spec.generate([10, 11], max_tokens=150, temperature=temperature, seed=6, accept="match").tokens
+                not in texts
+            )
             unseeded = [spec.generate([10], max_tokens=80, temperature=3.0).tokens for _ in range(2)]
             assert unseeded[0] != unseeded[1]
     assert len(texts) == 1

@@ -8,7 +8,7 @@ import threading
 import numpy as np
 import pytest
 from engine import DEMO, SIZES, chat_prompt, heldout_prompts
-from nextn.accept import accept_greedy
+from nextn.accept import GreedyRule, accept_greedy
 from nextn.drafting import ScriptedDrafter
 from nextn.errors import (
     ClosedError,
@@ -71,7 +71,7 @@ def test_same_seed_same_text_with_and_without_speculation(demo, spec, plain_spec
     n_compared, different = 0, set()
     with Speculator(demo, draft=DraftParams(n_max=7, p_min=0.5), **SIZES) as long:
         for seed, text in enumerate(heldout_prompts()[::10]):
-            options = {"max_tokens": 100, "temperature": temperature, "seed": seed}
+            options = {"max_tokens": 100, "temperature": temperature, "seed": seed, "accept": "match"}
             prompt = chat_prompt(demo, text)
             expected = plain_spec.generate(prompt, **options)
             for other in (plain_spec, spec, long):
@@ -145,14 +145,15 @@ def force_script(spec, script):
     def with_script(*args):
         state, done = request(*args), [0]
 
-        def rule(draft, logits):
-            rows = np.zeros(logits.shape, np.float32)
-            rows[np.arange(len(rows)), (script + [0] * 9)[done[0] : done[0] + len(rows)]] = 1.0
-            accepted = accept_greedy(draft, rows)
-            done[0] += accepted.n_accepted + 1
-            return accepted
+        class Scripted(GreedyRule):
+            def __call__(self, draft, logits, q):
+                rows = np.zeros(logits.shape, np.float32)
+                rows[np.arange(len(rows)), (script + [0] * 9)[done[0] : done[0] + len(rows)]] = 1.0
+                accepted = accept_greedy(draft, rows)
+                done[0] += accepted.n_accepted + 1
+                return accepted
 
-        state.rule = rule
+        state.rule = Scripted()
         return state
 
     spec._request = with_script

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from nextn.accept import Accepted, accept_greedy, accept_sampled, make_rule
+from nextn.accept import (
+    Accepted,
+    GreedyRule,
+    MatchRule,
+    RatioRule,
+    accept_greedy,
+    accept_match,
+    accept_ratio,
+    make_rule,
+)
 from nextn.errors import DecodeError
 from nextn.options import SamplingParams
-from nextn.sampling import TemperatureSampler
+from nextn.sampling import Distribution, Sampler
 
 
 def rows(*tokens, n_vocab=10):
@@ -70,14 +79,18 @@ def test_nan_is_an_error_at_any_row():
             accept_greedy(ids(1, 2), logits)
 
 
+def sampler_of(**options):
+    return Sampler(SamplingParams(temperature=1.0, **options))
+
+
 def test_sampled_uses_one_random_number_per_emitted_token():
     logits = np.random.default_rng(1).normal(size=(6, 20)).astype(np.float32)
-    plain = TemperatureSampler(1.0, seed=4)
+    plain = sampler_of(seed=4)
     text = [plain.sample(row) for row in logits]
     for n_right in range(6):
         draft = ids(*text[:n_right], *[(t + 1) % 20 for t in text[n_right:5]])
-        sampler = TemperatureSampler(1.0, seed=4)
-        assert accept_sampled(draft, logits, sampler) == (n_right, text[n_right])
+        sampler = sampler_of(seed=4)
+        assert accept_match(draft, logits, sampler) == (n_right, text[n_right])
         if n_right < 5:  # the generator stands where plain decoding has it
             assert sampler.sample(logits[n_right + 1]) == text[n_right + 1]
 
@@ -85,38 +98,111 @@ def test_sampled_uses_one_random_number_per_emitted_token():
 def test_sampled_does_not_read_behind_the_first_rejected_token():
     logits = rows(1, 2, 3) * 100
     logits[1:] = np.nan
-    assert accept_sampled(ids(0, 2), logits, TemperatureSampler(1.0, seed=0)) == (0, 1)
+    assert accept_match(ids(0, 2), logits, sampler_of(seed=0)) == (0, 1)
 
 
 def test_rules_of_one_request_share_nothing_with_the_next():
     logits = np.zeros((1, 50), dtype=np.float32)
-    params = SamplingParams(temperature=1.0, seed=3)
-    first, second = make_rule(params), make_rule(params)
-    drawn = [first(ids(), logits).id_next for _ in range(10)]
-    assert drawn == [second(ids(), logits).id_next for _ in range(10)]
-    assert len(set(drawn)) > 1
-    assert make_rule(SamplingParams()) is accept_greedy
+    for accept in ("ratio", "match"):
+        params = SamplingParams(temperature=1.0, seed=3, accept=accept)
+        first, second = make_rule(params), make_rule(params)
+        drawn = [first(ids(), logits, ()).id_next for _ in range(10)]
+        assert drawn == [second(ids(), logits, ()).id_next for _ in range(10)]
+        assert len(set(drawn)) > 1
 
 
-def test_sampled_text_has_the_targets_distribution_whatever_is_drafted():
-    """Chi-square of the three tokens of a round, over a target whose rows depend on what came before."""
-    n_vocab, n_draws = 4, 20_000
-    rng = np.random.default_rng(5)
-    table = rng.normal(size=(n_vocab, n_vocab)).astype(np.float32)  # logits after each token
-    p = np.exp(table.astype(np.float64) / 0.8)
-    p /= p.sum(axis=1, keepdims=True)
-    expected = n_draws * np.einsum("a,ab,bc->abc", p[0], p, p)
-    sampler = TemperatureSampler(0.8, seed=6)
-    counts = np.zeros((n_vocab,) * 3)
-    for i in range(n_draws):
-        draft = ids(i % n_vocab, (i // n_vocab) % n_vocab)  # any rule of drafting will do
-        text: list[int] = []
-        while len(text) < 3:
-            here = draft[len(text) :]
-            last = text[-1] if text else 0
-            n_accepted, id_next = accept_sampled(here, table[[last, *here]], sampler)
-            text += [*here[:n_accepted].tolist(), id_next]
-        counts[tuple(text[:3])] += 1
-    chi_square = ((counts - expected) ** 2 / expected).sum()
-    # 63 degrees of freedom: mean 63, standard deviation 11.2; 120 has a probability of about 2e-5
-    assert chi_square < 120
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        ({}, GreedyRule),
+        ({"accept": "ratio"}, GreedyRule),
+        ({"repeat_penalty": 1.2, "repeat_last_n": 0}, GreedyRule),
+        ({"repeat_penalty": 1.2}, MatchRule),
+        ({"logit_bias": {1: 1.0}}, MatchRule),
+        ({"temperature": 0.5}, RatioRule),
+        ({"temperature": 0.5, "accept": "match"}, MatchRule),
+    ],
+)
+def test_which_rule(options, kind):
+    rule = make_rule(SamplingParams(**options))
+    assert type(rule) is kind
+    assert (rule.draws is not None) == (kind is RatioRule)
+
+
+def test_drafts_are_drawn_as_the_target_draws_but_with_other_numbers():
+    options = {"temperature": 0.5, "top_k": 9, "top_p": 0.8, "min_p": 0.1}
+    seeds = {}
+    for seed in (4, 5, None):
+        draws = make_rule(SamplingParams(**options, seed=seed)).draws
+        assert {name: getattr(draws, name) for name in options} == options
+        assert draws.steady == (seed is not None)
+        seeds[seed] = draws.seed
+    assert len({*seeds.values(), 4, 5}) == 5
+    assert make_rule(SamplingParams(**options, seed=4)).draws.seed == seeds[4]
+
+
+class Numbers:
+    """Random numbers from a list."""
+
+    def __init__(self, *values):
+        self.values = list(values)
+
+    def random(self):
+        return self.values.pop(0)
+
+
+def with_numbers(*values):
+    sampler = sampler_of()
+    sampler.random = Numbers(*values)
+    return sampler
+
+
+P = np.log(np.array([[0.5, 0.3, 0.2], [0.1, 0.6, 0.3]], dtype=np.float32))
+Q = Distribution(np.array([0, 1]), np.array([0.2, 0.8]))
+
+
+@pytest.mark.parametrize(
+    ("drafted", "numbers", "outcome"),
+    [
+        (0, (0.99, 0.05), (1, 0)),  # p > q: always accepted; then the bonus from the second row
+        (1, (0.374, 0.5), (1, 1)),  # p / q = 0.375
+        (1, (0.376, 0.59), (0, 0)),  # the rest of p - q: 0.3 and 0.2 on tokens 0 and 2
+        (1, (0.376, 0.61), (0, 2)),
+    ],
+)
+def test_ratio(drafted, numbers, outcome):
+    sampler = with_numbers(*numbers)
+    assert accept_ratio(ids(drafted), P, sampler, [Q]) == outcome
+    assert not sampler.random.values
+
+
+def test_ratio_without_q_is_as_if_the_token_were_certain():
+    assert accept_ratio(ids(1), P, with_numbers(0.299, 0.0), []) == (1, 0)
+    assert accept_ratio(ids(1), P, with_numbers(0.301, 0.72), []) == (0, 2)  # 0.5 and 0.2 are left
+
+
+def test_a_token_that_was_cut_counts_as_rejected():
+    assert accept_ratio(ids(), P[:1], with_numbers(0.59), [Q], is_cut=True) == (0, 0)
+    assert accept_ratio(ids(), P[:1], with_numbers(0.61), [Q], is_cut=True) == (0, 2)
+    assert accept_ratio(ids(), P[:1], with_numbers(0.61), [Q]) == (0, 1)
+
+
+def test_ratio_does_not_read_behind_the_first_rejected_token():
+    rows = np.vstack([P[0], np.full((2, 3), np.nan)])
+    assert accept_ratio(ids(1, 2), rows, with_numbers(0.9, 0.0), [Q, Q]).n_accepted == 0
+
+
+def test_ratio_accepts_as_much_as_can_be():
+    """The share of accepted tokens is the overlap of p and q; with match it is less."""
+    rng = np.random.default_rng(0)
+    rows = np.log(np.vstack([[0.5, 0.3, 0.2], [1, 1, 1]])).astype(np.float32)
+    sampler = sampler_of(seed=0)
+    counts = {}
+    for name in ("ratio", "match"):
+        n = 0
+        for _ in range(4000):
+            draft = ids(Q.draw(rng.random()))
+            n += (accept_ratio(draft, rows, sampler, [Q]) if name == "ratio" else accept_match(draft, rows, sampler))[0]
+        counts[name] = n / 4000
+    assert counts["ratio"] == pytest.approx(0.2 + 0.3, abs=0.03)
+    assert counts["match"] == pytest.approx(0.2 * 0.5 + 0.8 * 0.3, abs=0.03)

@@ -144,6 +144,28 @@ LLAMA_API int32_t llama_nextn_draft(struct llama_nextn_drafter * drafter, llama_
 LLAMA_API void llama_nextn_drafter_accept(struct llama_nextn_drafter * drafter, llama_seq_id seq_id, int32_t n_sent,
                                           int32_t n_accepted, double t_verify_us);
 
+// How the tokens of a draft are drawn from the head's distribution q, for a verifier that accepts them by the ratio of
+// the target's probability to theirs.
+struct llama_nextn_draw {
+    float    temperature; // above 0
+    int32_t  top_k;       // 0: all
+    float    top_p;       // 1: all
+    float    min_p;       // 0: all
+    uint64_t seed;        // of the draws of each sequence of tokens
+    bool     steady;      // nothing measured or learnt before counts: the same seed gives the same drafts
+};
+
+// Draw, or take the best tokens again (draw NULL), from the next llama_nextn_drafter_begin on. A drawn token is never
+// dropped once it was looked at, which would bend the distribution: n_min has no effect, and p_min and the adaptive
+// length look at the largest probability of a q before a token is drawn from it. False when draw is out of range.
+LLAMA_API bool llama_nextn_drafter_set_draw(struct llama_nextn_drafter * drafter, llama_seq_id seq_id,
+                                            const struct llama_nextn_draw * draw);
+
+// The distribution that token i of the last draft was drawn from: how many ids (ascending), and views of them and of
+// their probabilities until the next draft. 0 when it was not drawn.
+LLAMA_API int32_t llama_nextn_drafter_get_q(const struct llama_nextn_drafter * drafter, llama_seq_id seq_id, int32_t i,
+                                            const llama_token ** ids, const float ** q);
+
 LLAMA_API struct llama_nextn_draft_stats llama_nextn_drafter_get_stats(const struct llama_nextn_drafter * drafter,
                                                                        llama_seq_id                       seq_id);
 

@@ -6,6 +6,7 @@
 #include "llama-model.h"
 
 #include <algorithm>
+#include <cmath>
 #include <exception>
 #include <limits>
 #include <memory>
@@ -19,6 +20,10 @@ static constexpr double  miss_gain     = 1.0 / 128;
 static constexpr double  miss_high     = 0.04;  // widen the prefix beyond this
 static constexpr double  miss_low      = 0.002; // narrow it below this
 static constexpr int64_t miss_every    = 256;   // tokens between two looks
+
+// What a steady request takes for its costs, in decodes of one token.
+static constexpr double steady_verify = 0.15; // for each further token to verify
+static constexpr double steady_draft  = 0.1;  // for each drafted token
 
 llama_nextn_drafter::llama_nextn_drafter(llama_context * ctx_tgt, llama_context * ctx_dft,
                                          const llama_nextn_draft_params & params)
@@ -51,6 +56,7 @@ llama_nextn_drafter::llama_nextn_drafter(llama_context * ctx_tgt, llama_context 
 
 llama_nextn_drafter::~llama_nextn_drafter() {
     ctx_dft->nextn.set_best(false, false, true);
+    ctx_dft->nextn.set_row(false);
     ctx_dft->nextn.set_shortlist(nullptr);
 }
 
@@ -85,7 +91,17 @@ void llama_nextn_drafter::begin(llama_seq_id seq_id) {
     seq.n_steps = 0;
     seq.t_draft = 0;
     seq.p.clear();
-    if (seqs.size() == 1 && ctx_dft->nextn.get_shortlist()) {
+    seq.q.clear();
+    auto * list = ctx_dft->nextn.get_shortlist();
+    if (seq.drawer) {
+        seq.drawer->restart();
+        seq.steady_length = llama_nextn_length(params.n_max);
+        if (seq.steady() && list && params.n_vocab == 0 && vocab_ids.empty()) {
+            list->set_prefix(prefix_auto);
+        }
+    }
+    ctx_dft->nextn.set_row(std::any_of(seqs.begin(), seqs.end(), [](const auto & s) { return s.drawer.has_value(); }));
+    if (seqs.size() == 1 && list) {
         add_fixed_tokens(); // the words of one request are no candidates in the next
     }
 }
@@ -197,7 +213,7 @@ int32_t llama_nextn_drafter::chain(llama_seq_id seq_id, llama_token id_last, int
     auto &             seq = seqs[seq_id];
     std::vector<float> h(n_embd);
 
-    while (seq.n_steps < n_max && (!params.adaptive || seq.n_steps == 0 || seq.length.go_on(seq.p))) {
+    while (seq.n_steps < n_max && (!params.adaptive || seq.n_steps == 0 || seq.get_length().go_on(seq.p))) {
         int32_t ret;
         if (seq.n_steps == 0) {
             ret = first_step(seq_id, id_last);
@@ -211,8 +227,17 @@ int32_t llama_nextn_drafter::chain(llama_seq_id seq_id, llama_token id_last, int
             return ret != 0 ? ret : -1;
         }
         seq.n_steps++;
+        if (seq.drawer) {
+            const auto & row = ctx_dft->nextn.get_row();
+            seq.drawer->read(row.data(), (int64_t) row.size(), ctx_dft->nextn.get_shortlist(), best);
+            best.p = seq.drawer->p_max();
+        }
         if (best.p < params.p_min) {
             break;
+        }
+        if (seq.drawer) {
+            seq.q.push_back(seq.drawer->get_q());
+            best.id = seq.q.back().ids[seq.drawer->draw()];
         }
         seq.drafted.push_back(best.id);
         seq.p.push_back(best.p);
@@ -231,6 +256,7 @@ int32_t llama_nextn_drafter::draft(llama_seq_id seq_id, llama_token id_last, int
     }
     seq.drafted.clear();
     seq.p.clear();
+    seq.q.clear();
     seq.n_steps = 0;
     seq.t_draft = 0;
     if (seq.ahead != LLAMA_TOKEN_NULL) {
@@ -242,7 +268,7 @@ int32_t llama_nextn_drafter::draft(llama_seq_id seq_id, llama_token id_last, int
     const int32_t n_past = seq.n_true + (int32_t) seq.tokens.size();
     int32_t       n_max  = std::min({params.n_max, n_room, (int32_t) ctx_dft->n_ctx_seq() - n_past});
     if (n_max > 0 && params.adaptive) {
-        n_max = std::min(n_max, seq.length.plan());
+        n_max = std::min(n_max, seq.get_length().plan());
     }
     if (n_max <= 0) {
         return 0;
@@ -258,7 +284,9 @@ int32_t llama_nextn_drafter::draft(llama_seq_id seq_id, llama_token id_last, int
         return ret > 0 ? -ret : ret;
     }
     int32_t n = (int32_t) seq.drafted.size();
-    n         = params.adaptive ? seq.length.keep(seq.p) : n < params.n_min ? 0 : n;
+    if (!seq.drawer) { // to drop a drawn token after a look at it would bend its distribution
+        n = params.adaptive ? seq.length.keep(seq.p) : n < params.n_min ? 0 : n;
+    }
     std::copy_n(seq.drafted.data(), n, out);
     if (p) {
         std::copy_n(seq.p.data(), n, p);
@@ -272,7 +300,9 @@ void llama_nextn_drafter::accept(llama_seq_id seq_id, int32_t n_sent, int32_t n_
     n_sent     = std::clamp(n_sent, 0, (int32_t) seq.p.size());
     n_accepted = std::clamp(n_accepted, 0, n_sent);
     seq.p.resize(n_sent);
-    seq.length.update(seq.p, n_accepted, seq.n_steps, seq.t_draft, t_verify);
+    const bool steady = seq.steady();
+    seq.get_length().update(seq.p, n_accepted, seq.n_steps, steady ? steady_draft * seq.n_steps : seq.t_draft,
+                            steady ? 1 + steady_verify * n_sent : t_verify);
     seq.p.clear();
     seq.n_steps = 0;
 
@@ -281,7 +311,22 @@ void llama_nextn_drafter::accept(llama_seq_id seq_id, int32_t n_sent, int32_t n_
     for (int32_t i = 0; i < n_accepted; ++i) {
         miss -= miss_gain * miss;
     }
-    fit_prefix();
+    if (!steady) {
+        fit_prefix();
+    }
+}
+
+void llama_nextn_drafter::set_draw(llama_seq_id seq_id, const llama_nextn_draw * draw) {
+    auto & drawer = seqs[seq_id].drawer;
+    drawer.reset();
+    if (draw) {
+        drawer.emplace(*draw);
+    }
+}
+
+const llama_nextn_q * llama_nextn_drafter::get_q(llama_seq_id seq_id, int32_t i) const {
+    const auto & q = seqs[seq_id].q;
+    return 0 <= i && i < (int32_t) q.size() ? &q[i] : nullptr;
 }
 
 void llama_nextn_drafter::note_emitted(llama_token id) {
@@ -387,6 +432,26 @@ int32_t llama_nextn_draft(llama_nextn_drafter * drafter, llama_seq_id seq_id, ll
 void llama_nextn_drafter_accept(llama_nextn_drafter * drafter, llama_seq_id seq_id, int32_t n_sent, int32_t n_accepted,
                                 double t_verify_us) {
     drafter->accept(seq_id, n_sent, n_accepted, t_verify_us);
+}
+
+bool llama_nextn_drafter_set_draw(llama_nextn_drafter * drafter, llama_seq_id seq_id, const llama_nextn_draw * draw) {
+    if (draw && !(draw->temperature > 0 && std::isfinite(draw->temperature) && draw->top_k >= 0 && draw->top_p >= 0 &&
+                  draw->top_p <= 1 && draw->min_p >= 0 && draw->min_p <= 1)) {
+        return false;
+    }
+    drafter->set_draw(seq_id, draw);
+    return true;
+}
+
+int32_t llama_nextn_drafter_get_q(const llama_nextn_drafter * drafter, llama_seq_id seq_id, int32_t i,
+                                  const llama_token ** ids, const float ** q) {
+    const auto * dist = drafter->get_q(seq_id, i);
+    if (!dist) {
+        return 0;
+    }
+    *ids = dist->ids.data();
+    *q   = dist->q.data();
+    return (int32_t) dist->ids.size();
 }
 
 llama_nextn_draft_stats llama_nextn_drafter_get_stats(const llama_nextn_drafter * drafter, llama_seq_id seq_id) {

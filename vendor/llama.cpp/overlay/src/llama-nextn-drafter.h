@@ -2,10 +2,12 @@
 
 #include "llama-nextn.h"
 
+#include "llama-nextn-draw.h"
 #include "llama-nextn-length.h"
 #include "llama-nextn-state.h"
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 // Drafts chains of tokens with the NextN block of a paired draft context.
@@ -26,6 +28,9 @@ struct llama_nextn_drafter {
     int32_t draft(llama_seq_id seq_id, llama_token id_last, int32_t n_room, llama_token * out, float * p);
     void    accept(llama_seq_id seq_id, int32_t n_sent, int32_t n_accepted, double t_verify);
 
+    void                  set_draw(llama_seq_id seq_id, const llama_nextn_draw * draw);
+    const llama_nextn_q * get_q(llama_seq_id seq_id, int32_t i) const;
+
     llama_nextn_draft_stats get_stats(llama_seq_id seq_id) const;
 
 private:
@@ -37,10 +42,17 @@ private:
         llama_token              ahead = LLAMA_TOKEN_NULL; // draft() computed this token's row before it was fed
 
         llama_nextn_length       length;
-        std::vector<llama_token> drafted;     // in this round
-        std::vector<float>       p;           // and their probabilities
-        int32_t                  n_steps = 0; // draft steps paid
-        double                   t_draft = 0; // microseconds
+        llama_nextn_length       steady_length; // of a request whose drafts must not depend on the clock
+        std::vector<llama_token> drafted;       // in this round
+        std::vector<float>       p;             // and their probabilities
+        int32_t                  n_steps = 0;   // draft steps paid
+        double                   t_draft = 0;   // microseconds
+
+        std::optional<llama_nextn_drawer> drawer; // none: the best tokens
+        std::vector<llama_nextn_q>        q;      // of the drawn tokens
+
+        bool                 steady() const { return drawer && drawer->steady(); }
+        llama_nextn_length & get_length() { return steady() ? steady_length : length; }
     };
 
     int32_t decode(llama_seq_id seq_id, llama_pos pos0, const llama_token * tokens, const float * hidden, int32_t n,

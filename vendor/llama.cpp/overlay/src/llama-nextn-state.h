@@ -25,6 +25,7 @@ struct llama_nextn_cparams {
     bool best      = false; // search the best token of each output row in the graph
     bool best_p    = false; // and its probability
     bool no_logits = false; // do not copy the logits to the host
+    bool row       = false; // keep the logits of the last output row, a short one too
 
     const llama_nextn_shortlist * shortlist    = nullptr; // rows of the output matrix that a draft graph scores
     int32_t                       n_prefix     = 0;       // and what of it shapes the graph
@@ -32,7 +33,7 @@ struct llama_nextn_cparams {
 
     bool operator==(const llama_nextn_cparams & o) const {
         return pre_norm == o.pre_norm && tap_pre == o.tap_pre && best == o.best && best_p == o.best_p &&
-               no_logits == o.no_logits && shortlist == o.shortlist && n_prefix == o.n_prefix &&
+               no_logits == o.no_logits && row == o.row && shortlist == o.shortlist && n_prefix == o.n_prefix &&
                n_extra_rows == o.n_extra_rows;
     }
 };
@@ -40,6 +41,7 @@ struct llama_nextn_cparams {
 // The tensors of a graph that nextn reads.
 struct llama_nextn_tensors {
     ggml_tensor * pre_norm     = nullptr; // [n_embd, n_tokens] the hidden rows before the final norm
+    ggml_tensor * short_logits = nullptr; // [n_prefix, n_outputs] what extra_logits add to, where a row is kept
     ggml_tensor * extra_logits = nullptr; // [n_extra_rows, n_outputs] of the tokens added to the shortlist
     ggml_tensor * best         = nullptr; // see llama_nextn_build_best
 };
@@ -74,6 +76,10 @@ public:
     void set_best(bool value, bool with_p, bool keep_logits);
     bool get_best(int32_t i, llama_nextn_best & best);
 
+    // keep the last output row of each decode: the logits of [prefix; extra]
+    void                       set_row(bool value);
+    const std::vector<float> & get_row();
+
     // the shortlist of a draft context; NULL: the whole vocabulary
     void                    set_shortlist(std::unique_ptr<llama_nextn_shortlist> list);
     llama_nextn_shortlist * get_shortlist() { return shortlist.get(); }
@@ -97,6 +103,7 @@ private:
     };
 
     void collect_best(const llama_ubatch & ubatch, const llm_graph_result & res, ggml_backend_sched_t sched);
+    void collect_row(const llm_graph_result & res, ggml_backend_sched_t sched);
     const snapshot * find_snapshot(llama_seq_id seq_id) const;
     void             order_rows();
     bool             row_in_range(int32_t & i) const;
@@ -117,6 +124,8 @@ private:
     // parts of the best token of each output row, and which token of the batch each row belongs to
     std::vector<float>   best_parts;
     std::vector<int32_t> best_index;
+
+    std::vector<float> row; // see set_row()
 
     int32_t n_rows   = 0; // rows of the last batch
     int32_t n_tokens = 0; // tokens of the last batch

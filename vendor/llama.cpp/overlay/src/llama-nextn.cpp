@@ -84,8 +84,8 @@ void llama_nextn_set_outputs(llm_graph_result & res, const llama_nextn_cparams &
 
     // Rows that may be exported are outputs always: the allocator keeps its plan while the shape of the graph stays,
     // and would let a later operation write over rows that were no output when the plan was made.
-    for (ggml_tensor * t :
-         {nextn.pre_norm, nextn.pre_norm ? res.t_h_nextn : nullptr, cparams.best ? res.t_logits : nullptr}) {
+    for (ggml_tensor * t : {nextn.pre_norm, nextn.pre_norm ? res.t_h_nextn : nullptr,
+                            cparams.best ? res.t_logits : nullptr, cparams.best ? nextn.extra_logits : nullptr}) {
         if (t) {
             ggml_set_output(t);
         }
@@ -98,6 +98,7 @@ void llama_nextn_set_outputs(llm_graph_result & res, const llama_nextn_cparams &
             llama_nextn_build_best(res.get_ctx(), res.t_logits, nextn.extra_logits, cparams.shortlist, cparams.best_p);
         ggml_set_output(nextn.best);
         ggml_build_forward_expand(res.get_gf(), nextn.best);
+        nextn.short_logits = cparams.row ? res.t_logits : nullptr;
         if (cparams.no_logits) {
             res.t_logits = nullptr;
         }
@@ -154,6 +155,7 @@ void llama_nextn_state::ubatch_done(const llama_ubatch & ubatch, const llm_graph
     }
 
     collect_best(ubatch, res, sched);
+    collect_row(res, sched);
 
     ggml_tensor * t = ctx.get_cparams().nextn.pre_norm ? res.nextn.pre_norm : nullptr;
     // fewer rows than tokens: the graph was told to keep only the output rows, so there is no row per token to export
@@ -188,6 +190,23 @@ void llama_nextn_state::collect_best(const llama_ubatch & ubatch, const llm_grap
     best_parts.resize(best_index.size() * n_row);
     ggml_backend_tensor_get_async(ggml_backend_sched_get_tensor_backend(sched, t), t, best_parts.data() + n_old * n_row,
                                   0, ggml_nbytes(t));
+}
+
+void llama_nextn_state::collect_row(const llm_graph_result & res, ggml_backend_sched_t sched) {
+    const auto * list = shortlist.get();
+    row.clear();
+    for (ggml_tensor * t : {res.nextn.short_logits, res.nextn.short_logits ? res.nextn.extra_logits : nullptr}) {
+        if (!t || t->ne[1] == 0) {
+            continue;
+        }
+        // rows beyond the valid ones are zeros, or of forgotten tokens
+        const bool   is_extra = t == res.nextn.extra_logits || (list && list->get_n_prefix() == 0);
+        const size_t n        = is_extra ? list->get_n_extra() : t->ne[0];
+        const size_t n_old    = row.size();
+        row.resize(n_old + n);
+        ggml_backend_tensor_get_async(ggml_backend_sched_get_tensor_backend(sched, t), t, row.data() + n_old,
+                                      (t->ne[1] - 1) * t->nb[1], n * sizeof(float));
+    }
 }
 
 void llama_nextn_state::decode_failed() {
@@ -276,6 +295,15 @@ bool llama_nextn_state::get_best(int32_t i, llama_nextn_best & best) {
     best = llama_nextn_combine_best(best_parts.data() + (it - best_index.begin()) * 4 * llama_nextn_best_parts,
                                     shortlist.get());
     return true;
+}
+
+void llama_nextn_state::set_row(bool value) {
+    ctx.cparams.nextn.row = value;
+}
+
+const std::vector<float> & llama_nextn_state::get_row() {
+    ctx.synchronize();
+    return row;
 }
 
 void llama_nextn_state::set_shortlist(std::unique_ptr<llama_nextn_shortlist> list) {

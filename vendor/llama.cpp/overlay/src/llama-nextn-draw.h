@@ -1,0 +1,129 @@
+#pragma once
+
+#include "llama-nextn-head.h"
+#include "llama-nextn.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <random>
+#include <vector>
+
+// The distribution that a drafted token is drawn from: ids ascending, probabilities that add up to 1.
+struct llama_nextn_q {
+    std::vector<llama_token> ids;
+    std::vector<float>       q;
+};
+
+// Draws tokens from rows of a draft head's logits, cut as the target's sampler cuts its own rows: top_k, top_p and
+// min_p on the probabilities at temperature 1, then the temperature. Any q is right for the acceptance by ratio, as
+// long as the token is drawn from the q that is handed out; one that resembles the target's p is accepted more often.
+class llama_nextn_drawer {
+public:
+    explicit llama_nextn_drawer(const llama_nextn_draw & params) : params(params), rng(params.seed) {}
+
+    void restart() { rng.seed(params.seed); }
+
+    bool steady() const { return params.steady; }
+
+    // The distribution of a row [prefix; extra]; best: its best token and the probability of that at temperature 1.
+    void read(const float * row, int64_t n_row, const llama_nextn_shortlist * list, const llama_nextn_best & best);
+
+    // The largest probability in it: what is known before a token is drawn.
+    float p_max() const { return *std::max_element(dist.q.begin(), dist.q.end()); }
+
+    size_t draw(); // index into get_q()
+
+    const llama_nextn_q & get_q() const { return dist; }
+
+private:
+    static constexpr float  reach = 12;  // less likely than e^-12 of the best: not worth a look
+    static constexpr size_t n_max = 256; // ids kept
+
+    struct candidate {
+        llama_token id;
+        float       logit;
+    };
+
+    void keep_best(size_t n);
+
+    llama_nextn_draw       params;
+    std::mt19937_64        rng;
+    std::vector<candidate> candidates;
+    llama_nextn_q          dist;
+};
+
+// Sorted, best first; of equal ones the lowest id.
+inline void llama_nextn_drawer::keep_best(size_t n) {
+    const auto better = [](const candidate & a, const candidate & b) {
+        return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
+    };
+    n = std::min(n, candidates.size());
+    std::partial_sort(candidates.begin(), candidates.begin() + n, candidates.end(), better);
+    candidates.resize(n);
+}
+
+inline void llama_nextn_drawer::read(const float * row, int64_t n_row, const llama_nextn_shortlist * list,
+                                     const llama_nextn_best & best) {
+    const int64_t n_prefix    = list ? list->get_n_prefix() : n_row;
+    const float   temperature = std::max(params.temperature, 1e-6f);
+
+    dist.ids.assign(1, best.id);
+    dist.q.assign(1, 1.0f);
+    const float max = n_row > 0 ? *std::max_element(row, row + n_row) : NAN;
+    if (!std::isfinite(max)) {
+        return; // whatever is proposed, the target decides
+    }
+    const float least = max + std::max(-reach * temperature, params.min_p > 0 ? std::log(params.min_p) : -INFINITY);
+    candidates.clear();
+    for (int64_t i = 0; i < n_row; ++i) {
+        if (row[i] >= least) {
+            const llama_token id = list ? list->token_of(i) : (llama_token) i;
+            if (i < n_prefix || id >= n_prefix) { // an added token that the prefix has come to cover counts once
+                candidates.push_back({id, row[i]});
+            }
+        }
+    }
+    keep_best(params.top_k > 0 ? std::min<size_t>(n_max, params.top_k) : n_max);
+    if (params.top_p < 1) {
+        size_t n   = 0;
+        float  sum = 0;
+        while (n < candidates.size() && sum < params.top_p) {
+            sum += best.p * std::exp(candidates[n++].logit - max);
+        }
+        candidates.resize(std::max<size_t>(n, 1));
+    }
+    std::sort(candidates.begin(), candidates.end(), [](const auto & a, const auto & b) { return a.id < b.id; });
+
+    double sum = 0;
+    dist.ids.clear();
+    dist.q.clear();
+    for (const auto & c : candidates) {
+        dist.ids.push_back(c.id);
+        dist.q.push_back(std::exp((c.logit - max) / temperature));
+        sum += dist.q.back();
+    }
+    for (float & q : dist.q) {
+        q = (float) (q / sum);
+    }
+}
+
+inline size_t llama_nextn_drawer::draw() {
+    double total = 0;
+    for (const float q : dist.q) {
+        total += q;
+    }
+    const double u    = (double) (rng() >> 11) * 0x1p-53 * total; // 53 bits: the same on every platform
+    double       sum  = 0;
+    size_t       last = 0;
+    for (size_t i = 0; i < dist.q.size(); ++i) {
+        if (dist.q[i] > 0) {
+            sum += dist.q[i];
+            last = i;
+            if (u < sum) {
+                break;
+            }
+        }
+    }
+    return last;
+}
