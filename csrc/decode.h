@@ -28,6 +28,15 @@ bool seq_rm(const Context & context, SeqId seq_id, P0 p0, P1 p1);
 bool nextn_seq_rm(const Context & context, SeqId seq_id, P0 p0, P1 p1);
 int32_t seq_pos_max(const Context & context, SeqId seq_id);
 int32_t seq_pos_min(const Context & context, SeqId seq_id);
+
+// The part of a sequence's state that cannot be cut back to a position: that of the recurrent layers. Empty without
+// them.
+Bytes save_state(const Context & context, SeqId seq_id);
+
+// Take the sequence back to the n_past tokens after which the state was saved; the attention layers must still hold
+// them. False, and nothing changed, when they do not.
+bool restore_state(const Context & context, const Bytes & state, int64_t n_past, SeqId seq_id);
+
 int32_t max_rollback(const Context & context, SeqId seq_id);
 
 } // namespace nextn

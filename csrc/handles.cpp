@@ -103,7 +103,7 @@ void ContextHandle::export_hidden() {
 
 bool ContextHandle::should_abort(void * self) {
     auto * context = static_cast<ContextHandle *>(self);
-    if (context->abort_requested || left_behind()) {
+    if (context->abort_requested || context->halted || left_behind()) {
         return true;
     }
     if (!context->interrupted) {

@@ -60,7 +60,8 @@ class ContextHandle : public ProcessBound {
     std::weak_ptr<ContextHandle> viewed;      // alive while a view is
     std::exception_ptr interrupted = nullptr; // what a signal handler raised during the decode
 
-    std::atomic<bool> abort_requested{false};
+    std::atomic<bool> abort_requested{false}; // of the decode that runs
+    std::atomic<bool> halted{false};          // of every decode, until it is taken back
 
     // Before computing, whichever call does it: the rows of the last decode are gone from here on. Throws NextnError,
     // and nothing is changed, while a view of them is alive.

@@ -61,7 +61,7 @@ GgufPtr open_gguf(const std::string & path) {
     GgufPtr gguf(gguf_init_from_file(path.c_str(), {/*.no_alloc =*/true, /*.ctx =*/nullptr}));
     if (!gguf) {
         const std::string reason = log.reason();
-        fail(path, "is a damaged or incomplete GGUF file" + (reason.empty() ? "" : " (" + reason + ")"));
+        fail(path, "is a damaged or truncated GGUF file" + (reason.empty() ? "" : " (" + reason + ")"));
     }
     return gguf;
 }
@@ -90,8 +90,10 @@ static void check_complete(const std::string & path, const gguf_context * gguf) 
     }
     end += gguf_get_data_offset(gguf);
     if (gguf_get_n_tensors(gguf) > 0 && end > size) {
-        fail(path, strf("is incomplete: its tensors end at byte %llu, the file has %llu; download it again",
-                        static_cast<unsigned long long>(end), static_cast<unsigned long long>(size)));
+        fail(
+            path,
+            strf("its tensors end at byte %llu, but the file has %llu: the file is truncated (an unfinished download?)",
+                 static_cast<unsigned long long>(end), static_cast<unsigned long long>(size)));
     }
 }
 

@@ -1,5 +1,6 @@
 #include "decode.h"
 #include "errors.h"
+#include "log.h"
 
 #include <climits>
 
@@ -136,6 +137,50 @@ int32_t seq_pos_min(const Context & context_ref, SeqId seq_id) {
     const LockedContext context(context_ref);
     check_seq_id(*context, seq_id);
     return llama_memory_seq_pos_min(llama_get_memory(context->ctx), seq_id.value);
+}
+
+// Attention layers hold every position and can be cut; what is saved is the rest.
+static constexpr llama_state_seq_flags partial = LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY;
+
+Bytes save_state(const Context & context_ref, SeqId seq_id) {
+    const LockedContext context(context_ref);
+    check_seq_id(*context, seq_id);
+    const auto seq = static_cast<llama_seq_id>(seq_id.value);
+    Bytes state;
+    if (!context->is_recurrent) {
+        return state;
+    }
+    state.value.resize(llama_state_seq_get_size_ext(context->ctx, seq, partial));
+    auto * data = reinterpret_cast<uint8_t *>(state.value.data());
+    if (llama_state_seq_get_data_ext(context->ctx, data, state.value.size(), seq, partial) != state.value.size()) {
+        throw Error(ErrorKind::Nextn, "the state of the recurrent layers could not be saved");
+    }
+    return state;
+}
+
+bool restore_state(const Context & context_ref, const Bytes & state, int64_t n_past, SeqId seq_id) {
+    LockedPartner draft;
+    const LockedContext context(context_ref);
+    check_seq_id(*context, seq_id);
+    check_range("n_past", n_past, 1, INT32_MAX);
+    draft.acquire(*context);
+    const auto seq = static_cast<llama_seq_id>(seq_id.value);
+    llama_memory_t memory = llama_get_memory(context->ctx);
+    // a decode that failed took everything out; a sliding window forgets old positions
+    const bool has_old = context->is_recurrent || llama_memory_seq_pos_min(memory, seq) <= 0;
+    if (llama_memory_seq_pos_max(memory, seq) < n_past - 1 || !has_old ||
+        context->is_recurrent == state.value.empty()) {
+        return false;
+    }
+    if (context->is_recurrent) {
+        const auto * data = reinterpret_cast<const uint8_t *>(state.value.data());
+        const LogCapture log;
+        if (llama_state_seq_set_data_ext(context->ctx, data, state.value.size(), seq, partial) == 0) {
+            llama_memory_seq_rm(memory, seq, -1, -1); // half restored
+            return false;
+        }
+    }
+    return llama_memory_seq_rm(memory, seq, static_cast<llama_pos>(n_past), -1);
 }
 
 int32_t max_rollback(const Context & context_ref, SeqId seq_id) {

@@ -91,6 +91,9 @@ static void def_decode(py::class_<Context> & c) {
     c.def(
         "abort", [](const Context & context) { context.get()->abort_requested = true; },
         "Make the decode that runs in another thread stop.");
+    c.def(
+        "halt", [](const Context & context, bool value) { context.get()->halted = value; }, py::arg("value"),
+        "Make the running decode stop, and every later one too, until it is called with False.");
     c.def("logits", &logits, nogil(), "Copy, float32 [n_outputs, n_vocab].");
     c.def("logits_view", &logits_view, nogil(), "Read-only view, float32 [n_outputs, n_vocab].");
     c.def("hidden", &hidden, nogil(), "Copy, float32 [n_tokens, n_embd].");
@@ -109,6 +112,10 @@ static void def_memory(py::class_<Context> & c) {
     c.def("seq_pos_max", &seq_pos_max, py::arg("seq_id") = 0, nogil(), "Largest position, -1 when empty.");
     c.def("seq_pos_min", &seq_pos_min, py::arg("seq_id") = 0, nogil(), "Smallest position, -1 when empty.");
     c.def("max_rollback", &max_rollback, py::arg("seq_id") = 0, nogil(), "Newest tokens that can be taken back.");
+    c.def("save_state", &save_state, py::arg("seq_id") = 0, nogil(),
+          "State of the recurrent layers; empty without them.");
+    c.def("restore_state", &restore_state, py::arg("state"), py::arg("n_past"), py::arg("seq_id") = 0, nogil(),
+          "Back to the n_past tokens after which it was saved. False, and nothing changed, when that is not possible.");
     c.def("pair", &pair_contexts, py::arg("draft_context"), nogil(), "Pair with a draft context.");
     c.def("unpair", &unpair_context, nogil(), "End the pairing, if there is one.");
     c.def("set_hidden_tap", &set_hidden_tap, py::arg("tap"), nogil(), "Choose the row that feeds the head.");

@@ -32,7 +32,7 @@ static int32_t compute(const LockedDrafter & drafter, Call call) {
     if (context.interrupted) {
         std::rethrow_exception(std::exchange(context.interrupted, nullptr));
     }
-    if (context.abort_requested) {
+    if (context.abort_requested || context.halted) {
         throw Error(ErrorKind::Cancelled, "drafting was cancelled; begin() starts anew");
     }
     const std::string reason = log.reason();
@@ -43,6 +43,24 @@ static int32_t compute(const LockedDrafter & drafter, Call call) {
 static void begin(const Drafter & drafter_ref, SeqId seq_id) {
     const LockedDrafter drafter(drafter_ref);
     llama_nextn_drafter_begin(drafter->drafter, check_seq_id(drafter, seq_id));
+}
+
+static Rows carry(const Drafter & drafter_ref, SeqId seq_id) {
+    const LockedDrafter drafter(drafter_ref);
+    const float * row = llama_nextn_drafter_get_carry(drafter->drafter, check_seq_id(drafter, seq_id));
+    return copy_rows(row, 1, drafter->target->model->n_embd());
+}
+
+static bool resume(const Drafter & drafter_ref, const Tokens & tokens, const Hidden & row, SeqId seq_id) {
+    const LockedDrafter drafter(drafter_ref);
+    const int64_t n_embd = drafter->target->model->n_embd();
+    if (row.n_rows != 1 || row.n_cols != n_embd) {
+        throw py::value_error(strf("carry has the shape [%lld, %lld]; needed is [1, %lld]", (long long) row.n_rows,
+                                   (long long) row.n_cols, (long long) n_embd));
+    }
+    check_tokens(*drafter->target->model, tokens.values);
+    return llama_nextn_drafter_resume(drafter->drafter, check_seq_id(drafter, seq_id), tokens.values.data(),
+                                      static_cast<int32_t>(tokens.values.size()), row.data);
 }
 
 static void feed(const Drafter & drafter_ref, const Tokens & tokens, SeqId seq_id) {
@@ -152,6 +170,11 @@ void register_drafter(py::module_ & m) {
     c.def("close", &Drafter::close, nogil(), "Free it.");
     c.def_property_readonly("closed", &Drafter::closed);
     c.def("begin", &begin, py::arg("seq_id") = 0, nogil(), "Forget a sequence.");
+    c.def("carry", &carry, py::arg("seq_id") = 0, nogil(),
+          "Copy of the hidden row of the newest fed token, float32 [1, n_embd].");
+    c.def("resume", &resume, py::arg("tokens"), py::arg("carry"), py::arg("seq_id") = 0, nogil(),
+          "Go back behind tokens [n_tokens], the first of those fed; carry is what carry() gave there. False, and "
+          "nothing changed, when the draft memory does not reach so far.");
     c.def("feed", &feed, py::arg("tokens"), py::arg("seq_id") = 0, nogil(),
           "Tell of kept tokens [n_tokens], whose hidden rows are the first n_tokens of the target's last decode.");
     c.def("draft", &draft, py::arg("id_last"), py::arg("n_room"), py::arg("seq_id") = 0, nogil(),

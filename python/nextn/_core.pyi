@@ -155,6 +155,10 @@ class Context:
         """
         Read-only view, float32 [n_tokens, n_embd].
         """
+    def halt(self, value: bool) -> None:
+        """
+        Make the running decode stop, and every later one too, until it is called with False.
+        """
     def hidden(self) -> numpy.typing.NDArray[numpy.float32]:
         """
         Copy, float32 [n_tokens, n_embd].
@@ -186,6 +190,14 @@ class Context:
     def pair(self, draft_context: Context) -> None:
         """
         Pair with a draft context.
+        """
+    def restore_state(self, state: bytes, n_past: typing.SupportsInt | typing.SupportsIndex, seq_id: int = 0) -> bool:
+        """
+        Back to the n_past tokens after which it was saved. False, and nothing changed, when that is not possible.
+        """
+    def save_state(self, seq_id: int = 0) -> bytes:
+        """
+        State of the recurrent layers; empty without them.
         """
     def seq_pos_max(self, seq_id: int = 0) -> int:
         """
@@ -268,6 +280,10 @@ class Drafter:
         """
         Forget a sequence.
         """
+    def carry(self, seq_id: int = 0) -> numpy.typing.NDArray[numpy.float32]:
+        """
+        Copy of the hidden row of the newest fed token, float32 [1, n_embd].
+        """
     def close(self) -> None:
         """
         Free it.
@@ -299,6 +315,14 @@ class Drafter:
     def q(self, seq_id: int = 0) -> list[tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.float32]]]:
         """
         Ids and probabilities that each token of the last draft was drawn from; empty when they were not drawn.
+    def resume(
+        self,
+        tokens: collections.abc.Sequence[int] | numpy.typing.NDArray[numpy.integer[typing.Any]],
+        carry: numpy.typing.NDArray[numpy.float32],
+        seq_id: int = 0,
+    ) -> bool:
+        """
+        Go back behind tokens [n_tokens], the first of those fed; carry is what carry() gave there. False, and nothing changed, when the draft memory does not reach so far.
         """
     def stats(self, seq_id: int = 0) -> dict[str, typing.Any]:
         """

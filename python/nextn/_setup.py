@@ -30,9 +30,9 @@ def check_draft(draft: object, draft_model: object, n_batch: object, n_ubatch: o
         raise ValueError(f"draft_model holds a draft head, which draft={draft!r} does not use: give DraftParams()")
     n_max = 0 if draft is None else draft.n_max
     for name, value in (("n_batch", n_batch), ("n_ubatch", n_ubatch)):
-        # rolling back within a verified draft needs all of it in one ubatch
-        if check_int(name, value, 1, 2**31 - 1) < n_max + 1:
-            raise ValueError(f"{name} must be at least n_max + 1 = {n_max + 1} to verify a draft at once, not {value}")
+        # rolling back within a verified draft needs all of it in one ubatch; the head reads as many rows and one more
+        if check_int(name, value, 1, 2**31 - 1) < n_max + 2 and draft is not None:
+            raise ValueError(f"{name} must be at least n_max + 2 = {n_max + 2} to verify a draft at once, not {value}")
 
 
 def open_model(name: str, model: object, n_gpu_layers: int | None, load_nextn: bool, owned: ExitStack) -> Model:

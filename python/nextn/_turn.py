@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ class Turn:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._pid = os.getpid()
         self._owner: int | None = None
 
     @contextmanager
@@ -27,8 +29,13 @@ class Turn:
         """Hold the turn in the block.
 
         Raises:
-            NextnError: This thread holds it already.
+            NextnError: This thread holds it already, or the process forked.
         """
+        if os.getpid() != self._pid:  # the lock may be held by a thread that did not come along
+            raise NextnError(
+                "this Speculator was made before the process forked and cannot be used in the child; make it there,"
+                ' or start processes with multiprocessing\'s "spawn" method'
+            )
         if self._owner == threading.get_ident():
             raise NextnError("a stream of this Speculator is unfinished in this thread: exhaust it or close() it first")
         with self._lock:

@@ -134,6 +134,13 @@ class Context:
         """Make the decode that runs in another thread stop with CancelledError (on the CPU); later ones run again."""
         self._core.abort()
 
+    def halt(self, value: bool) -> None:
+        """Make the running decode and every later one stop with CancelledError, until it is called with False.
+
+        Unlike abort() it cannot come too early: a decode that another thread is about to begin stops as well.
+        """
+        self._core.halt(check_bool("value", value))
+
     # Outputs of the last decode
 
     def logits(self) -> FloatArray:
@@ -206,6 +213,25 @@ class Context:
         be taken back, and the answer is 2**31 - 1.
         """
         return self._core.max_rollback(seq_id)
+
+    def save_state(self, seq_id: int = 0) -> bytes:
+        """Copy what restore_state() needs to come back to this place: the state of the recurrent layers.
+
+        Attention layers hold every position and can be cut anywhere; a model with no other layers gives b"".
+        """
+        return self._core.save_state(seq_id)
+
+    def restore_state(self, state: bytes, n_past: int, seq_id: int = 0) -> bool:
+        """Take a sequence of this target back to its first n_past tokens, where save_state() gave this state.
+
+        The paired draft context is not touched.
+
+        Returns:
+            False when the sequence no longer holds those tokens: it is as it was then, or empty.
+        """
+        if not isinstance(state, bytes):
+            raise TypeError(f"state must be the bytes that save_state() gave, not {type(state).__name__}")
+        return self._core.restore_state(state, check_int("n_past", n_past, 1, _INT32_MAX), seq_id)
 
     # The pair of target and draft context
 

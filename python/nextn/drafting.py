@@ -11,11 +11,20 @@ import numpy as np
 import numpy.typing as npt
 
 from nextn import _core
-from nextn.context import Context
+from nextn.context import Context, FloatArray
 from nextn.options import DraftParams, SamplingParams, check_int
 from nextn.sampling import Distribution
 
-__all__ = ["Drafter", "DrawingDrafter", "Draws", "HeadDrafter", "IntArray", "NoDrafter", "ScriptedDrafter"]
+__all__ = [
+    "Drafter",
+    "DrawingDrafter",
+    "Draws",
+    "HeadDrafter",
+    "IntArray",
+    "NoDrafter",
+    "ResumableDrafter",
+    "ScriptedDrafter",
+]
 
 IntArray: TypeAlias = npt.NDArray[np.int32]
 
@@ -91,6 +100,28 @@ class DrawingDrafter(Drafter, Protocol):
         ...
 
 
+@runtime_checkable
+class ResumableDrafter(Protocol):
+    """What lets a drafter go on in the middle of a prompt, instead of with begin()."""
+
+    def checkpoint(self) -> Any:
+        """After prefill(): what resume() needs to come back to this place."""
+        ...
+
+    def resume(self, prompt: IntArray, n_past: int, checkpoint: Any) -> bool:
+        """Begin a request whose prompt [n_prompt] has its first n_past tokens in common with an earlier one.
+
+        Args:
+            prompt: The new prompt.
+            n_past: Where prefill() will go on.
+            checkpoint: What checkpoint() gave at this place of the earlier prompt.
+
+        Returns:
+            False, when that is not possible after all; begin() follows.
+        """
+        ...
+
+
 class NoDrafter:
     """Drafts nothing: plain decoding through the same loop."""
 
@@ -108,6 +139,13 @@ class NoDrafter:
 
     def accept(self, n_accepted: int) -> None:
         """Nothing to learn."""
+
+    def checkpoint(self) -> None:
+        """Nothing to remember."""
+
+    def resume(self, prompt: IntArray, n_past: int, checkpoint: None) -> bool:
+        """Nothing to go back to."""
+        return True
 
 
 class ScriptedDrafter:
@@ -137,6 +175,14 @@ class ScriptedDrafter:
 
     def accept(self, n_accepted: int) -> None:
         """Nothing to learn."""
+
+    def checkpoint(self) -> None:
+        """Nothing to remember."""
+
+    def resume(self, prompt: IntArray, n_past: int, checkpoint: None) -> bool:
+        """As begin()."""
+        self.begin(prompt)
+        return True
 
 
 class HeadDrafter:
@@ -208,6 +254,14 @@ class HeadDrafter:
         verify_us = 1e6 * (perf_counter() - self._verify_start)
         self._core.accept(len(self._round) - 1, n_accepted, verify_us)
         self._core.feed(self._round[: n_accepted + 1])
+
+    def checkpoint(self) -> FloatArray:
+        """The hidden row [1, n_embd] that the next token is paired with; the draft memory holds everything else."""
+        return self._core.carry()
+
+    def resume(self, prompt: IntArray, n_past: int, checkpoint: FloatArray) -> bool:
+        """Cut the draft memory behind the first n_past tokens."""
+        return self._core.resume(prompt[:n_past], checkpoint)
 
     def stats(self) -> dict[str, Any]:
         """What the engine knows.

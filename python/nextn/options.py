@@ -16,9 +16,14 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = [
+    "ChatOptions",
+    "ChatParams",
     "DraftParams",
     "GenerateOptions",
     "GenerateParams",
@@ -30,6 +35,7 @@ __all__ = [
     "check_number",
     "check_stop",
     "check_text",
+    "check_template_kwargs",
     "check_vocab",
     "name_unknown_keywords",
     "refuse_unknown",
@@ -123,6 +129,16 @@ def check_logit_bias(value: object) -> dict[int, float]:
         else:
             biases[token_id] = check_number(f"logit_bias[{token_id}]", bias, -1e6, 1e6)
     return biases
+
+
+def check_template_kwargs(value: object) -> dict[str, object]:
+    """Variables of a chat template: a mapping with string keys; enable_thinking is True or False."""
+    allowed = "a mapping of variable names to values"
+    if not isinstance(value, Mapping) or not all(isinstance(name, str) for name in value):
+        raise TypeError(f"chat_template_kwargs must be {allowed}, not {_shown(value)}")
+    if "enable_thinking" in value:
+        check_bool('chat_template_kwargs["enable_thinking"]', value["enable_thinking"])
+    return dict(value)
 
 
 def check_vocab(value: object) -> str | int | tuple[int, ...]:
@@ -347,10 +363,18 @@ class GenerateParams(SamplingParams):
     Args:
         max_tokens: Most tokens to generate, at least 1; None goes on until the context is full.
         stop: A string, or several, at which the text ends; the text is cut before it.
+        ignore_eos: Go on behind a token that would end the generation; it is in the tokens, not in the text.
+        logprobs: Give the log probability of each token, and this many of the most probable tokens at its place, 0 to
+            100; None gives none.
+        progress: Called while the prompt is read, after each chunk, with the tokens read and all of them; returning
+            False cancels the request.
     """
 
     max_tokens: int | None = None
     stop: str | Sequence[str] = ()
+    ignore_eos: bool = False
+    logprobs: int | None = None
+    progress: Callable[[int, int], object] | None = None
 
     def __post_init__(self) -> None:
         """Check types and ranges."""
@@ -358,16 +382,39 @@ class GenerateParams(SamplingParams):
         if self.max_tokens is not None:
             _set(self, "max_tokens", check_int("max_tokens", self.max_tokens, 1))
         _set(self, "stop", check_stop(self.stop))
+        _set(self, "ignore_eos", check_bool("ignore_eos", self.ignore_eos))
+        if self.logprobs is not None:
+            _set(self, "logprobs", check_int("logprobs", self.logprobs, 0, 100))
+        if self.progress is not None and not callable(self.progress):
+            raise TypeError(f"progress must be callable or None, not {_shown(self.progress)}")
 
     @classmethod
-    def of(cls, owner: str, options: Mapping[str, Any]) -> GenerateParams:
+    def of(cls, owner: str, options: Mapping[str, Any]) -> Self:
         """Make them from the keywords given to the method named owner."""
         refuse_unknown(owner, options, [field.name for field in fields(cls)])
         return cls(**options)
 
 
+@_options_class
+@dataclass(frozen=True, kw_only=True)
+class ChatParams(GenerateParams):
+    """Options of one answer in a conversation, those of GenerateParams among them.
+
+    Args:
+        chat_template_kwargs: Variables for the chat template, for example {"enable_thinking": False}.
+    """
+
+    chat_template_kwargs: Mapping[str, object] | None = None
+
+    def __post_init__(self) -> None:
+        """Check types and ranges."""
+        super().__post_init__()
+        if self.chat_template_kwargs is not None:
+            _set(self, "chat_template_kwargs", check_template_kwargs(self.chat_template_kwargs))
+
+
 class GenerateOptions(TypedDict, total=False):
-    """The keywords of generate(), stream() and the chat forms for type checkers; GenerateParams explains them."""
+    """The keywords of generate() and stream() for type checkers; GenerateParams explains them."""
 
     temperature: float
     seed: int | None
@@ -385,6 +432,15 @@ class GenerateOptions(TypedDict, total=False):
     accept: Literal["auto", "ratio", "match"]
     max_tokens: int | None
     stop: str | Sequence[str]
+    ignore_eos: bool
+    logprobs: int | None
+    progress: Callable[[int, int], object] | None
+
+
+class ChatOptions(GenerateOptions, total=False):
+    """The keywords of the chat forms for type checkers; ChatParams explains them."""
+
+    chat_template_kwargs: Mapping[str, object] | None
 
 
 def _set(instance: object, name: str, value: object) -> None:

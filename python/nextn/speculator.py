@@ -8,30 +8,28 @@ words, drafting.py for where drafts come from.
 from __future__ import annotations
 
 import os
+import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from time import perf_counter
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from nextn._setup import check_bias, check_draft, check_tokens, choose_n_ctx, make_grammar, make_pair, open_model
+from nextn._checkpoints import Checkpoint, Checkpoints
+from nextn._forms import Forms
+from nextn._setup import check_draft, choose_n_ctx, make_pair, open_model
+from nextn._state import Emitted, State
 from nextn._turn import Turn
-from nextn.accept import Accepted, AcceptRule, make_rule
-from nextn.chat import ChatPrompter, Message
-from nextn.context import Context, HiddenTap, TokenIds
-from nextn.drafting import Drafter, DrawingDrafter, HeadDrafter, IntArray
-from nextn.errors import ClosedError, ContextOverflowError, RollbackError
+from nextn.accept import Accepted
+from nextn.chat import ChatPrompter
+from nextn.context import Context, HiddenTap
+from nextn.drafting import Drafter, DrawingDrafter, HeadDrafter, IntArray, ResumableDrafter
+from nextn.errors import CancelledError, ClosedError, RollbackError
 from nextn.model import Model
-from nextn.options import DraftParams, GenerateOptions, GenerateParams, name_unknown_keywords, show_options
-from nextn.stats import Chunk, Counters, FinishReason, GenerationResult
-from nextn.text import TextStream
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
+from nextn.options import DraftParams, check_int, name_unknown_keywords
 
 __all__ = ["Speculator"]
 
@@ -39,33 +37,7 @@ _SEQ_ID = 0
 _NO_DRAFT: IntArray = np.empty(0, dtype=np.int32)
 
 
-@dataclass
-class State:
-    """Everything that one request changes, apart from what the two contexts and the drafter remember.
-
-    Between rounds the target has decoded the positions 0 .. n_past - 1, and id_last, chosen but not decoded, belongs
-    to position n_past.
-    """
-
-    prompt: IntArray  # [n_prompt]
-    n_left: int  # tokens that may still be emitted
-    rule: AcceptRule
-    text: TextStream
-    counters: Counters
-    n_past: int = 0
-    id_last: int = -1
-    finish_reason: FinishReason | None = None
-
-
-@dataclass
-class Emitted:
-    """What one round adds to the result."""
-
-    text: str = ""
-    tokens: list[int] = field(default_factory=list)
-
-
-class Speculator:
+class Speculator(Forms):
     """Generates text with a model, speculating with the model's own draft head; the text is the model's own.
 
     Greedy text equals plain greedy decoding token for token; sampled text has the model's own distribution.
@@ -87,6 +59,10 @@ class Speculator:
         draft: How the head drafts; None decodes plainly through the same code; or a Drafter of your own.
         draft_model: A model, or the path of a file, that holds the head when the model itself has none.
         n_gpu_layers: Layers on the GPU, -1 for all, when a path is given (a Model has made that choice).
+        ctx_checkpoints: Most places in a prompt to keep, from which the next prompt can go on when it begins the same;
+            each holds a copy of the model's recurrent state. They lie at multiples of n_ubatch tokens. 0 reads every
+            prompt from its start. The answer is the same.
+        chat_template: A chat template (Jinja) to use instead of the file's.
 
     Raises:
         NoNextnLayerError: A draft is asked for and there is no head. Plain decoding needs draft=None.
@@ -112,7 +88,10 @@ class Speculator:
         draft: DraftParams | Drafter | None = DraftParams(),  # noqa: B008 (frozen)
         draft_model: Model | str | os.PathLike[str] | None = None,
         n_gpu_layers: int | None = None,
+        ctx_checkpoints: int = 8,
+        chat_template: str | None = None,
     ) -> None:
+        ctx_checkpoints = check_int("ctx_checkpoints", ctx_checkpoints, 0, 1024)
         check_draft(draft, draft_model, n_batch, n_ubatch)
         with ExitStack() as owned:  # whatever was opened is closed again when a later step fails
             load_nextn = isinstance(draft, DraftParams) and draft_model is None
@@ -138,60 +117,15 @@ class Speculator:
                 owned.callback(self._drafter.close)
             self._n_ctx = n_ctx_asked  # the context may hold more: the engine rounds up
             self._draft = draft
-            self._eog_tokens = self._model.eog_tokens
-            self._chat = ChatPrompter(self._model)
+            self._chat = ChatPrompter(self._model, chat_template)
             self._turn = Turn()
+            self._checkpoints = Checkpoints(ctx_checkpoints if isinstance(self._drafter, ResumableDrafter) else 0)
+            self._running: State | None = None
+            self._running_lock = threading.Lock()
             self._owned = owned.pop_all()
         self._closed = False
 
-    # What users call
-
-    @show_options(GenerateParams)
-    def generate(self, prompt: str | TokenIds, **options: Unpack[GenerateOptions]) -> GenerationResult:
-        """Continue a text.
-
-        Args:
-            prompt: Text, in which control tokens such as <|im_start|> count as such, or token ids.
-            **options: Those of nextn.options.GenerateParams: max_tokens, stop, temperature, seed, and more.
-
-        Returns:
-            Text, tokens, why it ended, and statistics.
-
-        Raises:
-            GrammarError: A grammar or a JSON schema that cannot be used.
-            ContextOverflowError: Prompt and max_tokens do not fit in n_ctx; says what was asked and what is free.
-            TypeError, ValueError: A wrong argument.
-            ClosedError: The Speculator was closed.
-            NextnError: A stream of this Speculator is unfinished in this thread.
-        """
-        return self._collect(self._request("generate", lambda: self._tokenize(prompt), options))
-
-    @show_options(GenerateParams)
-    def stream(self, prompt: str | TokenIds, **options: Unpack[GenerateOptions]) -> Iterator[Chunk]:
-        """Continue a text and give it piece by piece, one chunk per round.
-
-        Arguments and errors are those of generate(). Nothing runs between two chunks. Closing the iterator ends the
-        request; until it is exhausted or closed it keeps other requests waiting.
-        """
-        return self._chunks(self._request("stream", lambda: self._tokenize(prompt), options))
-
-    @show_options(GenerateParams)
-    def chat(self, messages: Sequence[Message], **options: Unpack[GenerateOptions]) -> GenerationResult:
-        """Answer a conversation, which is written as a prompt by the file's own chat template.
-
-        Args:
-            messages: Mappings with "role" and "content", oldest first.
-            **options: Those of generate().
-
-        Raises:
-            ChatTemplateError: The file has no chat template, or the template refuses the messages.
-        """
-        return self._collect(self._request("chat", lambda: self._chat.prompt(messages), options))
-
-    @show_options(GenerateParams)
-    def stream_chat(self, messages: Sequence[Message], **options: Unpack[GenerateOptions]) -> Iterator[Chunk]:
-        """Answer a conversation piece by piece: chat() in the manner of stream()."""
-        return self._chunks(self._request("stream_chat", lambda: self._chat.prompt(messages), options))
+    # What it is
 
     @property
     def model(self) -> Model:
@@ -222,6 +156,17 @@ class Speculator:
     def closed(self) -> bool:
         """Whether close() was called."""
         return self._closed
+
+    def cancel(self) -> bool:
+        """End the running request from any thread: it raises CancelledError, at once even in the middle of a decode.
+
+        The Speculator can be used afterwards.
+
+        Returns:
+            Whether a request was running.
+        """
+        with self._running_lock:
+            return self._running is not None and self._halt(True)
 
     def close(self) -> None:
         """Free the contexts, and the model when it was given as a path. May be called twice, and from any thread.
@@ -267,23 +212,33 @@ class Speculator:
             yield emitted
 
     def _begin(self, state: State) -> None:
-        """Forget the previous request, however it ended."""
-        self._ctx_tgt.seq_rm(_SEQ_ID, -1, -1)  # a whole sequence: the plain call is right for that
+        """Go back to what the memories share with the new prompt, as far as a checkpoint allows; forget the rest."""
         if self._drawing:
             self._drawing.draw(state.rule.draws)
-        self._drafter.begin(state.prompt)
+        checkpoint = self._checkpoints.find(state.prompt)
+        if checkpoint is not None and self._resume(state.prompt, checkpoint):
+            state.n_past = state.counters.cache_n = checkpoint.n_past
+        else:
+            self._ctx_tgt.seq_rm(_SEQ_ID, -1, -1)  # a whole sequence: the plain call is right for that
+            self._drafter.begin(state.prompt)
+        self._checkpoints.start(state.prompt, state.n_past)
 
     def _prefill(self, state: State) -> Emitted:
         """Read the prompt in chunks, the drafter following each, and choose the first token."""
         # One ubatch per decode: the engine cuts a longer batch differently when it keeps snapshots to roll back to, and
         # the target's numbers must not depend on whether something drafts.
         n_prompt, n_chunk = len(state.prompt), min(self._ctx_tgt.n_batch, self._ctx_tgt.n_ubatch)
-        for start in range(0, n_prompt, n_chunk):
+        for start in range(state.n_past, n_prompt, n_chunk):
             chunk = state.prompt[start : start + n_chunk]
-            is_last = start + n_chunk >= n_prompt
-            self._ctx_tgt.decode(chunk, outputs="last" if is_last else "none")
+            state.n_past += len(chunk)
+            self._ctx_tgt.decode(chunk, outputs="last" if state.n_past == n_prompt else "none")
+            state.counters.lap("prompt")
             self._drafter.prefill(chunk)
-        state.n_past = n_prompt
+            state.counters.lap("prompt_draft")
+            if len(chunk) == n_chunk:
+                self._save_checkpoint(state.n_past)
+            if state.progress is not None and state.progress(state.n_past, n_prompt) is False:
+                raise CancelledError("reading the prompt was cancelled: progress returned False")
         return self._emit(state, _NO_DRAFT, self._accept(state, _NO_DRAFT).id_next)
 
     def _draft_step(self, state: State) -> IntArray:
@@ -301,8 +256,11 @@ class Speculator:
 
     def _accept(self, state: State, draft: IntArray) -> Accepted:
         """Compare the draft with what the target itself chooses at each position."""
-        q = self._drawing.q() if self._drawing else ()
-        return state.rule(draft, self._ctx_tgt.logits_view(), q)
+        logits = self._ctx_tgt.logits_view()
+        accepted = state.rule(draft, logits, self._drawing.q() if self._drawing else ())
+        if state.logprobs is not None:
+            state.logprobs.note([*draft[: accepted.n_accepted].tolist(), accepted.id_next], logits)
+        return accepted
 
     def _roll_back(self, state: State, draft: IntArray, emitted: Emitted) -> None:
         """Take out of both memories what was decoded and is not in the text: rejected, or behind the end."""
@@ -316,13 +274,15 @@ class Speculator:
         emitted, stream = Emitted(), state.text
         for token in (*accepted.tolist(), id_next):
             emitted.tokens.append(token)
-            if token in self._eog_tokens:
+            if token in state.eog_tokens:
                 state.finish_reason = "stop"
                 break
             emitted.text += stream.feed(self._model.token_to_piece(token, special=False))
             if stream.stopped:
                 state.finish_reason = "stop"
                 break
+        if state.logprobs is not None:
+            emitted.logprobs = state.logprobs.take(len(emitted.tokens))
         state.id_last = emitted.tokens[-1]
         state.n_left -= len(emitted.tokens)
         state.counters.completion_tokens += len(emitted.tokens)
@@ -334,52 +294,56 @@ class Speculator:
 
     # Around it
 
-    def _request(self, owner: str, tokenize: Callable[[], IntArray | list[int]], options: GenerateOptions) -> State:
-        """Check everything that can be checked before the first decode."""
-        params = GenerateParams.of(f"Speculator.{owner}", options)
-        if self._closed:
-            raise ClosedError("this Speculator was closed")
-        start = perf_counter()
-        prompt = np.asarray(tokenize(), dtype=np.int32)
-        n_left = self._room_for(len(prompt), params.max_tokens)
-        counters = Counters(prompt_tokens=len(prompt), ttft=perf_counter() - start)
-        check_bias(params, self._model.n_vocab)
-        rule = make_rule(params, prompt, make_grammar(self._model, params))
-        return State(prompt, n_left, rule, TextStream(params.stop), counters)
+    def _resume(self, prompt: IntArray, checkpoint: Checkpoint) -> bool:
+        """Take both memories back to a checkpoint in the prompt, if they can."""
+        drafter = self._drafter
+        return (
+            isinstance(drafter, ResumableDrafter)
+            and self._ctx_tgt.restore_state(checkpoint.target, checkpoint.n_past, _SEQ_ID)
+            and drafter.resume(prompt, checkpoint.n_past, checkpoint.drafter)
+        )
 
-    def _tokenize(self, prompt: object) -> IntArray | list[int]:
-        """The tokens of a prompt given as text or as token ids."""
-        if isinstance(prompt, str):
-            return self._model.tokenize(prompt, add_special=True, parse_special=True)
-        return check_tokens(prompt, self._model.n_vocab)
+    def _save_checkpoint(self, n_past: int) -> None:
+        """Keep what it takes to come back here."""
+        if self._checkpoints.n_max > 0 and isinstance(self._drafter, ResumableDrafter):
+            target = self._ctx_tgt.save_state(_SEQ_ID)
+            self._checkpoints.add(Checkpoint(n_past, target, self._drafter.checkpoint()))
 
-    def _room_for(self, n_prompt: int, max_tokens: int | None) -> int:
-        """How many tokens may be generated after n_prompt ones."""
-        if n_prompt == 0:
-            raise ValueError("prompt must have at least one token, not none")
-        available = self._n_ctx - n_prompt
-        if available < 1:
-            raise ContextOverflowError(
-                f"the prompt has {n_prompt} tokens, but n_ctx={self._n_ctx} leaves {self._n_ctx - 1} for it and one for"
-                " the answer: shorten it or raise n_ctx",
-                n_prompt,
-                self._n_ctx - 1,
-            )
-        if max_tokens is not None and max_tokens > available:
-            raise ContextOverflowError(
-                f"max_tokens asks for {max_tokens} tokens, but after a prompt of {n_prompt} only {available} of"
-                f" n_ctx={self._n_ctx} are free: ask for fewer (None takes what is free) or raise n_ctx",
-                max_tokens,
-                available,
-            )
-        return available if max_tokens is None else max_tokens
-
-    def _run(self, state: State) -> Iterator[Emitted]:
-        """The rounds of one request, while it has its turn."""
-        start = perf_counter()
-        with self._turn.taken():
+    @contextmanager
+    def _registered(self, state: State) -> Iterator[None]:
+        """Let cancel() find the request in the block."""
+        with self._running_lock:
             if self._closed:
                 raise ClosedError("this Speculator was closed")
+            if state.cancelled:
+                raise CancelledError("the request was cancelled before it began")
+            self._running = state
+        try:
+            yield
+        finally:
+            with self._running_lock:
+                self._running = None
+                self._halt(False)
+
+    def _cancel(self, state: State) -> None:
+        """End one request, whether it runs or waits for its turn."""
+        with self._running_lock:
+            state.cancelled = True
+            if self._running is state:
+                self._halt(True)
+
+    def _halt(self, value: bool) -> bool:
+        """Make every decode of both contexts stop at once, or let them run again."""
+        for context in (self._ctx_tgt, self._ctx_dft):
+            if context is not None:
+                with suppress(ClosedError):
+                    context.halt(value)
+        return True
+
+    def _run(self, state: State) -> Generator[Emitted, None, None]:
+        """The rounds of one request, while it has its turn."""
+        start = perf_counter()
+        with self._turn.taken(), self._registered(state):
             try:
                 for emitted in self._rounds(state):
                     if state.counters.n_rounds == 0:
@@ -389,28 +353,3 @@ class Speculator:
                 # A view of the outputs that lives on in a frame of the traceback would block the next request's decode.
                 traceback.clear_frames(error.__traceback__)
                 raise
-
-    def _collect(self, state: State) -> GenerationResult:
-        """Run a request to its end."""
-        texts: list[str] = []
-        tokens: list[int] = []
-        for emitted in self._run(state):
-            texts.append(emitted.text)
-            tokens += emitted.tokens
-        assert state.finish_reason is not None
-        return GenerationResult(
-            text="".join(texts),
-            tokens=tuple(tokens),
-            finish_reason=state.finish_reason,
-            stats=state.counters.snapshot(),
-        )
-
-    def _chunks(self, state: State) -> Iterator[Chunk]:
-        """Run a request and show each round."""
-        for emitted in self._run(state):
-            yield Chunk(
-                text=emitted.text,
-                tokens=tuple(emitted.tokens),
-                finish_reason=state.finish_reason,
-                stats=state.counters.snapshot(),
-            )

@@ -6,13 +6,15 @@ from dataclasses import asdict, dataclass, field
 from time import perf_counter
 from typing import Any, Literal, TypeAlias
 
+from nextn.logprobs import TokenLogprobs
+
 __all__ = ["Chunk", "Counters", "FinishReason", "GenerationResult", "Stats"]
 
 FinishReason: TypeAlias = Literal["stop", "length"]
 """Why a generation ended: an end-of-turn token or a stop string; or max_tokens, or the context was full."""
 
-TimeName: TypeAlias = Literal["prompt", "predicted", "draft", "verify"]
-"""What the laps of a request are spent on; drafting and verifying are parts of predicting."""
+TimeName: TypeAlias = Literal["prompt", "prompt_draft", "predicted", "draft", "verify"]
+"""What the laps of a request are spent on; drafting and verifying are parts of predicting, or of reading the prompt."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +23,7 @@ class Stats:
 
     Attributes:
         prompt_tokens: Tokens of the prompt.
+        cache_n: Those of them that were kept from an earlier request instead of being read again.
         completion_tokens: Generated tokens, an end-of-turn token among them.
         draft_n: Drafted tokens that the target verified.
         draft_n_accepted: Those of them that are in the result.
@@ -30,6 +33,7 @@ class Stats:
         accepted_per_position: Entry i counts the rounds in which the drafted token i was accepted.
         ttft_ms: From the call to the first token, waiting for another call on the same Speculator included.
         prompt_ms: Reading the prompt, by the target and by the draft head.
+        prompt_draft_ms: The drafter's share of prompt_ms.
         predicted_ms: All rounds; what the caller does between two chunks of a stream is not counted.
         tokens_per_second: Tokens after the first (which belongs to the prompt's decode) per second of predicted_ms.
         draft_ms: The drafter's share of predicted_ms.
@@ -37,6 +41,7 @@ class Stats:
     """
 
     prompt_tokens: int
+    cache_n: int
     completion_tokens: int
     draft_n: int
     draft_n_accepted: int
@@ -46,6 +51,7 @@ class Stats:
     accepted_per_position: tuple[int, ...]
     ttft_ms: float
     prompt_ms: float
+    prompt_draft_ms: float
     predicted_ms: float
     tokens_per_second: float
     draft_ms: float
@@ -62,7 +68,9 @@ class Chunk:
 
     Attributes:
         text: New text; may be empty while a character or a possible stop string is incomplete.
+        reasoning_content: New text of the thinking before the answer, in a chat whose template marks it; not in text.
         tokens: New tokens.
+        logprobs: Log probabilities of the new tokens, when they were asked for.
         finish_reason: None, except in the last chunk.
         stats: The statistics up to here.
     """
@@ -71,6 +79,8 @@ class Chunk:
     tokens: tuple[int, ...]
     finish_reason: FinishReason | None
     stats: Stats
+    reasoning_content: str = ""
+    logprobs: tuple[TokenLogprobs, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,24 +89,33 @@ class GenerationResult:
 
     Attributes:
         text: The text, cut before a stop string; control tokens are not in it.
+        reasoning_content: The thinking before the answer, in a chat whose template marks it; not in text.
         tokens: Every generated token, the end-of-turn token or those of a stop string included.
         finish_reason: "stop" at an end-of-turn token or a stop string, "length" at max_tokens or a full context.
         stats: How it went.
+        logprobs: Log probabilities of the tokens, when they were asked for.
     """
 
     text: str
     tokens: tuple[int, ...]
     finish_reason: FinishReason
     stats: Stats
+    reasoning_content: str = ""
+    logprobs: tuple[TokenLogprobs, ...] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON knows them."""
-        return {
+        found: dict[str, Any] = {
             "text": self.text,
             "tokens": list(self.tokens),
             "finish_reason": self.finish_reason,
             "stats": self.stats.to_dict(),
         }
+        if self.reasoning_content:
+            found["reasoning_content"] = self.reasoning_content
+        if self.logprobs is not None:
+            found["logprobs"] = [asdict(entry) for entry in self.logprobs]
+        return found
 
 
 @dataclass
@@ -104,12 +123,14 @@ class Counters:
     """The running numbers of one generation, from which Stats are made. Times are in seconds."""
 
     prompt_tokens: int = 0
+    cache_n: int = 0
     completion_tokens: int = 0
     draft_n: int = 0
     n_rounds: int = 0
     accepted_per_position: list[int] = field(default_factory=list)
     ttft: float = 0.0
     prompt: float = 0.0
+    prompt_draft: float = 0.0  # of prompt
     predicted: float = 0.0
     draft: float = 0.0  # of predicted
     verify: float = 0.0  # of predicted
@@ -126,6 +147,8 @@ class Counters:
         setattr(self, name, getattr(self, name) + spent)
         if name in ("draft", "verify"):
             self.predicted += spent
+        elif name == "prompt_draft":
+            self.prompt += spent
 
     def count_round(self, n_draft: int, n_accepted: int) -> None:
         """Count a round that verified n_draft drafted tokens, of which the first n_accepted are in the result."""
@@ -142,6 +165,7 @@ class Counters:
         n_after_first = self.completion_tokens - 1
         return Stats(
             prompt_tokens=self.prompt_tokens,
+            cache_n=self.cache_n,
             completion_tokens=self.completion_tokens,
             draft_n=self.draft_n,
             draft_n_accepted=n_accepted,
@@ -151,6 +175,7 @@ class Counters:
             accepted_per_position=tuple(self.accepted_per_position),
             ttft_ms=1e3 * self.ttft,
             prompt_ms=1e3 * self.prompt,
+            prompt_draft_ms=1e3 * self.prompt_draft,
             predicted_ms=1e3 * self.predicted,
             tokens_per_second=n_after_first / self.predicted if n_after_first > 0 and self.predicted > 0 else 0.0,
             draft_ms=1e3 * self.draft,

@@ -75,7 +75,7 @@ def test_not_a_gguf_file(tmp_path, content):
 def test_truncated_metadata(demo_path, tmp_path, size):
     path = tmp_path / "cut.gguf"
     path.write_bytes(demo_path.read_bytes()[:size])
-    assert "is a damaged or incomplete GGUF file" in refused(path)
+    assert "is a damaged or truncated GGUF file" in refused(path)
 
 
 @pytest.mark.parametrize("missing", [1, 1000, 3_000_000])
@@ -84,8 +84,9 @@ def test_truncated_tensors(demo_path, tmp_path, missing):
     path = tmp_path / "cut.gguf"
     path.write_bytes(data[:-missing])
     text = refused(path)
-    assert re.search(rf"is incomplete: its tensors end at byte \d+, the file has {len(data) - missing};", text)
-    assert text.endswith("download it again")
+    size = len(data) - missing
+    assert re.search(rf"its tensors end at byte \d+, but the file has {size}: the file is truncated", text)
+    assert text.endswith("(an unfinished download?)")
 
 
 def test_bad_version(demo_path, tmp_path):
@@ -183,7 +184,7 @@ class TestParts:
 
     def test_truncated_part(self, parts):
         parts[2].write_bytes(parts[2].read_bytes()[:-8])
-        with pytest.raises(nextn.ModelFileError, match=re.escape(f"{parts[2]}: is incomplete")):
+        with pytest.raises(nextn.ModelFileError, match=re.escape(f"{parts[2]}: its tensors end at")):
             nextn.Model(parts[0])
 
 

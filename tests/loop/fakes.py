@@ -155,6 +155,21 @@ class FakeContext:
             del self.paired.rows[max(p0, 0) :]
         return True
 
+    def save_state(self, seq_id=0):
+        return self.rows[-1].tobytes()
+
+    def restore_state(self, state, n_past, seq_id=0):
+        self._check()
+        if len(self.rows) < n_past:
+            return False
+        assert self.rows[n_past - 1].tobytes() == state, "the state of another place"
+        del self.rows[n_past:]
+        self.n_last = 0
+        return True
+
+    def halt(self, value):
+        self._check()
+
     def seq_pos_max(self, seq_id=0):
         return len(self.rows) - 1
 

@@ -142,8 +142,8 @@ def force_script(spec, script):
     """Make the accept rule of the next request want these tokens."""
     request = spec._request
 
-    def with_script(*args):
-        state, done = request(*args), [0]
+    def with_script(*args, **options):
+        state, done = request(*args, **options), [0]
 
         class Scripted(GreedyRule):
             def __call__(self, draft, logits, q):
@@ -197,8 +197,8 @@ def test_context_length_by_default(demo):
         ({"n_ctx": True}, TypeError, "n_ctx must be an integer from 0 to 2147483647, not True"),
         ({"n_ctx": 512.0}, TypeError, "n_ctx must be"),
         ({"n_batch": 0}, ValueError, "n_batch must be an integer from 1"),
-        ({"n_ubatch": 3}, ValueError, "n_ubatch must be at least n_max + 1 = 7 to verify a draft at once, not 3"),
-        ({"n_batch": 3}, ValueError, "n_batch must be at least n_max + 1 = 7"),
+        ({"n_ubatch": 3}, ValueError, "n_ubatch must be at least n_max + 2 = 8 to verify a draft at once, not 3"),
+        ({"n_batch": 3}, ValueError, "n_batch must be at least n_max + 2 = 8"),
         ({"n_gpu_layers": 3}, TypeError, "n_gpu_layers is for a model given as a path"),
         ({"draft_model": 7}, TypeError, "draft_model must be a Model or a path, not int"),
         ({"hidden_tap": "both"}, ValueError, "hidden_tap"),

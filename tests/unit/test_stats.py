@@ -10,9 +10,9 @@ import pytest
 from nextn.stats import Counters, GenerationResult, Stats
 
 NAMES = [
-    "prompt_tokens", "completion_tokens", "draft_n", "draft_n_accepted", "acceptance_rate", "n_rounds",
-    "mean_accepted_len", "accepted_per_position", "ttft_ms", "prompt_ms", "predicted_ms", "tokens_per_second",
-    "draft_ms", "verify_ms",
+    "prompt_tokens", "cache_n", "completion_tokens", "draft_n", "draft_n_accepted", "acceptance_rate", "n_rounds",
+    "mean_accepted_len", "accepted_per_position", "ttft_ms", "prompt_ms", "prompt_draft_ms", "predicted_ms",
+    "tokens_per_second", "draft_ms", "verify_ms",
 ]  # fmt: skip
 
 
@@ -56,7 +56,7 @@ def test_snapshots_do_not_change_afterwards():
 
 
 def test_laps_share_out_the_time_between_start_and_last_lap(monkeypatch):
-    now = iter([10.0, 11.0, 13.0, 13.5, 20.0, 20.25, 21.25])
+    now = iter([10.0, 11.0, 13.0, 13.5, 20.0, 20.25, 21.25, 30.0, 32.0, 32.5])
     monkeypatch.setattr(nextn.stats, "perf_counter", lambda: next(now))
     counters = Counters(completion_tokens=11)
     counters.start()
@@ -67,6 +67,10 @@ def test_laps_share_out_the_time_between_start_and_last_lap(monkeypatch):
         counters.lap(name)
     assert (counters.draft, counters.verify, counters.predicted) == (1.25, 3.0, 4.75)
     assert counters.snapshot().predicted_ms == 4750.0
+    counters.start()
+    for name in ("prompt", "prompt_draft"):
+        counters.lap(name)
+    assert (counters.prompt, counters.prompt_draft, counters.predicted) == (2.5, 0.5, 4.75)
 
 
 def test_stats_are_what_the_design_lists():

@@ -128,6 +128,15 @@ LLAMA_API void                         llama_nextn_drafter_free(struct llama_nex
 // Forget a sequence: nothing of it reaches the next one. What was learnt of costs and acceptance stays.
 LLAMA_API void llama_nextn_drafter_begin(struct llama_nextn_drafter * drafter, llama_seq_id seq_id);
 
+// The hidden row of the newest token that was fed, [n_embd]: what the next token is paired with. Zeros at the
+// beginning.
+LLAMA_API const float * llama_nextn_drafter_get_carry(struct llama_nextn_drafter * drafter, llama_seq_id seq_id);
+
+// Go back behind the first n_tokens tokens of a sequence, which must be those it was fed; carry is the row that
+// llama_nextn_drafter_get_carry gave there. False, and nothing changed, when the draft memory does not reach so far.
+LLAMA_API bool llama_nextn_drafter_resume(struct llama_nextn_drafter * drafter, llama_seq_id seq_id,
+                                          const llama_token * tokens, int32_t n_tokens, const float * carry);
+
 // Tell of tokens that the target decoded and that are kept, in order, with the hidden row of each. hidden: [n_tokens,
 // n_embd], or NULL: the first n_tokens rows of the target's last batch. 0, or the error of llama_decode.
 LLAMA_API int32_t llama_nextn_drafter_feed(struct llama_nextn_drafter * drafter, llama_seq_id seq_id,

@@ -81,12 +81,18 @@ void llama_nextn_drafter::add_fixed_tokens() {
 }
 
 void llama_nextn_drafter::begin(llama_seq_id seq_id) {
+    const std::vector<float> zeros(n_embd, 0.0f); // what the first token is paired with
+    restart(seq_id, 0, zeros.data());
+}
+
+// Keep the first n_true rows of the draft memory and forget the rest.
+void llama_nextn_drafter::restart(llama_seq_id seq_id, llama_pos n_true, const float * carry) {
     auto & seq = seqs[seq_id];
-    ctx_dft->get_memory()->seq_rm(seq_id, -1, -1);
-    seq.n_true = 0;
+    ctx_dft->get_memory()->seq_rm(seq_id, n_true > 0 ? n_true : -1, -1);
+    seq.n_true = n_true;
     seq.tokens.clear();
     seq.hidden.clear();
-    seq.carry.assign(n_embd, 0.0f); // what the first token is paired with
+    seq.carry.assign(carry, carry + n_embd);
     seq.ahead   = LLAMA_TOKEN_NULL;
     seq.n_steps = 0;
     seq.t_draft = 0;
@@ -104,6 +110,31 @@ void llama_nextn_drafter::begin(llama_seq_id seq_id) {
     if (seqs.size() == 1 && list) {
         add_fixed_tokens(); // the words of one request are no candidates in the next
     }
+}
+
+// As after begin() and feeding the first n_tokens tokens again, but without computing their rows.
+bool llama_nextn_drafter::resume(llama_seq_id seq_id, const llama_token * tokens, int32_t n_tokens,
+                                 const float * carry) {
+    const auto & seq = seqs[seq_id];
+    if (n_tokens > seq.n_true - (seq.ahead != LLAMA_TOKEN_NULL ? 1 : 0)) {
+        return false;
+    }
+    restart(seq_id, n_tokens, carry);
+    auto * list = ctx_dft->nextn.get_shortlist();
+    for (int32_t i = 0; list && i < n_tokens; ++i) {
+        list->add(tokens[i]);
+    }
+    if (list) {
+        ctx_dft->nextn.shortlist_changed();
+    }
+    return true;
+}
+
+const float * llama_nextn_drafter::get_carry(llama_seq_id seq_id) {
+    if (seqs[seq_id].carry.empty()) {
+        begin(seq_id);
+    }
+    return seqs[seq_id].carry.data();
 }
 
 int32_t llama_nextn_drafter::decode(llama_seq_id seq_id, llama_pos pos0, const llama_token * tokens,
@@ -417,6 +448,15 @@ void llama_nextn_drafter_free(llama_nextn_drafter * drafter) {
 
 void llama_nextn_drafter_begin(llama_nextn_drafter * drafter, llama_seq_id seq_id) {
     drafter->begin(seq_id);
+}
+
+const float * llama_nextn_drafter_get_carry(llama_nextn_drafter * drafter, llama_seq_id seq_id) {
+    return drafter->get_carry(seq_id);
+}
+
+bool llama_nextn_drafter_resume(llama_nextn_drafter * drafter, llama_seq_id seq_id, const llama_token * tokens,
+                                int32_t n_tokens, const float * carry) {
+    return drafter->resume(seq_id, tokens, n_tokens, carry);
 }
 
 int32_t llama_nextn_drafter_feed(llama_nextn_drafter * drafter, llama_seq_id seq_id, const llama_token * tokens,

@@ -24,6 +24,7 @@ struct llama_nextn_drafter {
     llama_nextn_drafter & operator=(const llama_nextn_drafter &) = delete;
 
     void    begin(llama_seq_id seq_id);
+    bool    resume(llama_seq_id seq_id, const llama_token * tokens, int32_t n_tokens, const float * carry);
     int32_t feed(llama_seq_id seq_id, const llama_token * tokens, int32_t n_tokens, const float * hidden);
     int32_t draft(llama_seq_id seq_id, llama_token id_last, int32_t n_room, llama_token * out, float * p);
     void    accept(llama_seq_id seq_id, int32_t n_sent, int32_t n_accepted, double t_verify);
@@ -31,6 +32,7 @@ struct llama_nextn_drafter {
     void                  set_draw(llama_seq_id seq_id, const llama_nextn_draw * draw);
     const llama_nextn_q * get_q(llama_seq_id seq_id, int32_t i) const;
 
+    const float *           get_carry(llama_seq_id seq_id);
     llama_nextn_draft_stats get_stats(llama_seq_id seq_id) const;
 
 private:
@@ -55,6 +57,7 @@ private:
         llama_nextn_length & get_length() { return steady() ? steady_length : length; }
     };
 
+    void    restart(llama_seq_id seq_id, llama_pos n_true, const float * carry);
     int32_t decode(llama_seq_id seq_id, llama_pos pos0, const llama_token * tokens, const float * hidden, int32_t n,
                    bool output);
     int32_t flush(llama_seq_id seq_id);

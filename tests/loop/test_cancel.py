@@ -1,0 +1,187 @@
+"""Ending a request from outside: another thread, a callback, Ctrl-C; what comes after it is right."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import numpy as np
+import pytest
+from engine import DEMO, SIZES, chat_prompt, heldout_prompts
+from nextn.errors import CancelledError
+from nextn.model import Model
+from nextn.options import DraftParams
+from nextn.speculator import Speculator
+
+FIXED = DraftParams(n_max=4, adaptive=False)
+
+
+@pytest.fixture(scope="module")
+def demo():
+    with Model(DEMO) as model:
+        yield model
+
+
+@pytest.fixture(scope="module")
+def expected(demo):
+    with Speculator(demo, draft=FIXED, **SIZES) as spec:
+        return spec.generate(chat_prompt(demo, heldout_prompts()[1]), max_tokens=40).tokens
+
+
+def check(spec, demo, expected):
+    """The next answer is right."""
+    assert spec.generate(chat_prompt(demo, heldout_prompts()[1]), max_tokens=40).tokens == expected
+
+
+@pytest.fixture(scope="module")
+def long_prompt():
+    """Takes seconds to read."""
+    return np.random.default_rng(0).integers(10, 3000, 16000).tolist()
+
+
+def test_in_the_middle_of_a_prompt(demo, expected, long_prompt):
+    sizes = {"n_ctx": 16384, "n_threads": 1, "n_ubatch": 2048}
+    with Speculator(demo, draft=FIXED, **sizes) as spec:
+        assert spec.cancel() is False
+        for delay in (0.0, 0.05, 0.3):
+            error, ended = [], []
+
+            def read(error=error, ended=ended):
+                try:
+                    spec.generate(long_prompt, max_tokens=2)
+                except CancelledError as caught:
+                    error.append(caught)
+                ended.append(time.perf_counter())
+
+            reader = threading.Thread(target=read)
+            reader.start()
+            time.sleep(delay)
+            while not spec.cancel():
+                time.sleep(0.001)
+            asked = time.perf_counter()
+            reader.join()
+            assert len(error) == 1
+            assert ended[0] - asked < 2.0  # 0.3 on a machine that does nothing else; the whole takes many seconds
+        check(spec, demo, expected)
+
+
+def test_between_two_chunks(demo, expected):
+    with Speculator(demo, draft=FIXED, **SIZES) as spec:
+        stream = spec.stream(chat_prompt(demo, heldout_prompts()[1]), max_tokens=40)
+        next(stream)
+        assert spec.cancel() is True
+        with pytest.raises(CancelledError):
+            next(stream)
+        with pytest.raises(StopIteration):
+            next(stream)
+        assert spec.cancel() is False
+        check(spec, demo, expected)
+
+
+def test_again_and_again(demo, expected):
+    """At random moments, in drafts as well as in the target; every request ends in one of two ways."""
+    rng = np.random.default_rng(1)
+    prompt = chat_prompt(demo, heldout_prompts()[1])
+    n_cancelled = 0
+    with Speculator(demo, draft=FIXED, **SIZES) as spec:
+        for _ in range(40):
+            timer = threading.Timer(float(rng.uniform(0, 0.02)), spec.cancel)
+            timer.start()
+            try:
+                assert spec.generate(prompt, max_tokens=40).tokens == expected
+            except CancelledError:
+                n_cancelled += 1
+            timer.join()
+        check(spec, demo, expected)
+    assert n_cancelled >= 5
+
+
+def test_by_the_progress_callback(demo, expected):
+    prompt = [7] * 300
+    with Speculator(demo, draft=FIXED, **SIZES) as spec:
+        with pytest.raises(CancelledError, match="progress returned False"):
+            spec.generate(prompt, progress=lambda done, n_all: done < 128)
+        check(spec, demo, expected)
+        with pytest.raises(ZeroDivisionError):
+            spec.generate(prompt, progress=lambda done, n_all: done / 0)
+        check(spec, demo, expected)
+
+
+def run_python(code):
+    """Run code in an interpreter of its own, which must end by itself."""
+    head = f"import os, signal, sys, threading, time\nimport nextn\nDEMO = {str(DEMO)!r}\n"
+    done = subprocess.run(
+        [sys.executable, "-X", "faulthandler", "-c", head + textwrap.dedent(code)],
+        env={**os.environ, "OMP_WAIT_POLICY": "passive", "PYTHONWARNINGS": "error"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGINT"), reason="no signals")
+def test_ctrl_c_in_a_prompt():
+    code = """
+        with nextn.Speculator(DEMO, n_ctx=16384, n_ubatch=2048, n_threads=1) as spec:
+            before = spec.generate("Once upon a time", max_tokens=20).tokens
+            threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+            start = time.perf_counter()
+            try:
+                spec.generate([7] * 16000)
+            except KeyboardInterrupt:
+                print("interrupted", time.perf_counter() - start < 3)
+            assert spec.generate("Once upon a time", max_tokens=20).tokens == before
+        """
+    assert run_python(code) == "interrupted True\n"
+
+
+def test_after_a_fork():
+    """An error in the child, also when another thread of the parent was in the middle of a request."""
+    code = """
+        def read():
+            try:
+                spec.generate([7] * 3000, max_tokens=900, ignore_eos=True)
+            except nextn.CancelledError:
+                pass
+        spec = nextn.Speculator(DEMO, n_ctx=4096, n_threads=1)
+        busy = threading.Thread(target=read)
+        busy.start()
+        time.sleep(0.1)
+        child = os.fork()
+        if child == 0:
+            try:
+                spec.generate("Hello")
+            except nextn.NextnError as error:
+                spec.close()
+                os._exit(7 if "fork" in str(error) else 1)
+            os._exit(2)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        spec.cancel()
+        busy.join()
+        """
+    assert run_python(code) == "7\n"
+
+
+def test_the_interpreter_ends_with_live_objects():
+    code = """
+        spec = nextn.Speculator(DEMO, n_threads=1)
+        stream = spec.stream("Once upon a time", max_tokens=50)
+        next(stream)
+        other = nextn.Speculator(DEMO, n_ctx=16384, n_ubatch=2048, n_threads=1)
+        def read():
+            try:
+                other.generate([7] * 16000)
+            except nextn.NextnError:
+                pass
+        threading.Thread(target=read, daemon=True).start()
+        time.sleep(0.2)
+        print("end")
+        """
+    assert run_python(code) == "end\n"
