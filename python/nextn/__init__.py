@@ -6,6 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from nextn import _engine as _engine
 from nextn._binary import server_binary
+from nextn.aio import AsyncSpeculator
 from nextn.bundled import bundled_model
 from nextn.context import Context
 from nextn.errors import (
@@ -23,8 +24,9 @@ from nextn.errors import (
     ServerError,
     UnsupportedArchitectureError,
 )
+from nextn.logprobs import TokenLogprobs
 from nextn.model import Model
-from nextn.options import DraftParams, GenerateParams, SamplingParams
+from nextn.options import ChatParams, DraftParams, GenerateParams, SamplingParams
 from nextn.speculator import Speculator
 from nextn.stats import Chunk, GenerationResult, Stats
 
@@ -34,7 +36,9 @@ except PackageNotFoundError:  # a source tree on the path, not installed
     __version__ = "0+unknown"
 
 __all__ = [
+    "AsyncSpeculator",
     "CancelledError",
+    "ChatParams",
     "ChatTemplateError",
     "Chunk",
     "ClosedError",
@@ -55,6 +59,7 @@ __all__ = [
     "ServerError",
     "Speculator",
     "Stats",
+    "TokenLogprobs",
     "UnsupportedArchitectureError",
     "__version__",
     "bundled_model",

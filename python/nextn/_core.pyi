@@ -315,6 +315,7 @@ class Drafter:
     def q(self, seq_id: int = 0) -> list[tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.float32]]]:
         """
         Ids and probabilities that each token of the last draft was drawn from; empty when they were not drawn.
+        """
     def resume(
         self,
         tokens: collections.abc.Sequence[int] | numpy.typing.NDArray[numpy.integer[typing.Any]],

@@ -39,7 +39,6 @@ class State:
     n_past: int = 0
     id_last: int = -1
     finish_reason: FinishReason | None = None
-    cancelled: bool = False  # by another thread
 
 
 @dataclass

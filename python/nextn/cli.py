@@ -102,6 +102,14 @@ def _add_model(parser: Parser) -> None:
     """Which model, and how it is loaded."""
     group = parser.add_argument_group("model")
     group.add_argument("-m", "--model", metavar="FILE", help="GGUF file (default: the bundled demo model)")
+    group.add_argument(
+        "-hf",
+        "--hf-repo",
+        type=text,
+        metavar="USER/REPO[:QUANT]",
+        help="fetch the model from a Hugging Face hub, once (default: Q4_K_M, or the only model there)",
+    )
+    group.add_argument("-hff", "--hf-file", type=text, metavar="FILE", help="with -hf: the file, or a glob, to fetch")
     group.add_argument("-md", "--model-draft", metavar="FILE", help="file with the draft head, if the model has none")
     group.add_argument(
         "-ngl",

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from nextn import _core
 from nextn._threads import default_n_threads
 from nextn.model import Model, TokenIds
-from nextn.options import check_bool, check_choice, check_int
+from nextn.options import check_bool, check_choice, check_int, name_unknown_keywords
 
 __all__ = ["Context", "FloatArray", "HiddenTap", "Outputs", "TokenIds"]
 
@@ -50,6 +50,7 @@ class Context:
         ClosedError: The model was closed.
     """
 
+    @name_unknown_keywords
     def __init__(
         self,
         model: Model,

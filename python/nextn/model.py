@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nextn import _core
-from nextn.options import check_bool, check_int
+from nextn.options import check_bool, check_int, name_unknown_keywords
 
 __all__ = ["Model", "ProgressCallback", "TokenIds"]
 
@@ -41,6 +41,7 @@ class Model:
         UnsupportedArchitectureError: The engine does not know the file's architecture.
     """
 
+    @name_unknown_keywords
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -65,6 +66,43 @@ class Model:
             load_nextn=check_bool("load_nextn", load_nextn),
             progress=progress,
         )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        repo_id: str,
+        filename: str | None = None,
+        *,
+        quant: str | None = None,
+        revision: str | None = None,
+        cache_dir: str | os.PathLike[str] | None = None,
+        local_files_only: bool = False,
+        progress_bar: bool = False,
+        **options: Any,
+    ) -> Model:
+        """Load a model from a Hugging Face hub, fetching what the cache does not hold; see nextn.hub.download.
+
+        Args:
+            repo_id: "user/repo".
+            filename: Name of the file, or a glob such as "*Q4_K_M.gguf".
+            quant: Instead of a filename, the quantization in it, for example "Q4_K_M".
+            revision: Branch, tag or commit.
+            cache_dir: Where files are kept.
+            local_files_only: Ask no server.
+            progress_bar: Show a bar on standard error while fetching.
+            **options: Those of Model().
+
+        Raises:
+            ModelFileError: There is no such file, or it cannot be fetched; or as for Model().
+            NextnError: huggingface_hub is not installed (pip install 'nextn[hf]').
+        """
+        from nextn.hub import download
+
+        path = download(
+            repo_id, filename, quant=quant, revision=revision, cache_dir=cache_dir,
+            local_files_only=local_files_only, progress_bar=progress_bar,
+        )  # fmt: skip
+        return cls(path, **options)
 
     @property
     def path(self) -> str:

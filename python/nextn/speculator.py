@@ -120,7 +120,7 @@ class Speculator(Forms):
             self._chat = ChatPrompter(self._model, chat_template)
             self._turn = Turn()
             self._checkpoints = Checkpoints(ctx_checkpoints if isinstance(self._drafter, ResumableDrafter) else 0)
-            self._running: State | None = None
+            self._running_in: int | None = None  # the thread of the request that runs
             self._running_lock = threading.Lock()
             self._owned = owned.pop_all()
         self._closed = False
@@ -166,7 +166,7 @@ class Speculator(Forms):
             Whether a request was running.
         """
         with self._running_lock:
-            return self._running is not None and self._halt(True)
+            return self._running_in is not None and self._halt(True)
 
     def close(self) -> None:
         """Free the contexts, and the model when it was given as a path. May be called twice, and from any thread.
@@ -310,26 +310,23 @@ class Speculator(Forms):
             self._checkpoints.add(Checkpoint(n_past, target, self._drafter.checkpoint()))
 
     @contextmanager
-    def _registered(self, state: State) -> Iterator[None]:
+    def _registered(self) -> Iterator[None]:
         """Let cancel() find the request in the block."""
         with self._running_lock:
             if self._closed:
                 raise ClosedError("this Speculator was closed")
-            if state.cancelled:
-                raise CancelledError("the request was cancelled before it began")
-            self._running = state
+            self._running_in = threading.get_ident()
         try:
             yield
         finally:
             with self._running_lock:
-                self._running = None
+                self._running_in = None
                 self._halt(False)
 
-    def _cancel(self, state: State) -> None:
-        """End one request, whether it runs or waits for its turn."""
+    def _cancel_in(self, thread: int | None) -> None:
+        """End the running request if it was begun in this thread."""
         with self._running_lock:
-            state.cancelled = True
-            if self._running is state:
+            if self._running_in is not None and self._running_in == thread:
                 self._halt(True)
 
     def _halt(self, value: bool) -> bool:
@@ -343,7 +340,7 @@ class Speculator(Forms):
     def _run(self, state: State) -> Generator[Emitted, None, None]:
         """The rounds of one request, while it has its turn."""
         start = perf_counter()
-        with self._turn.taken(), self._registered(state):
+        with self._turn.taken(), self._registered():
             try:
                 for emitted in self._rounds(state):
                     if state.counters.n_rounds == 0:

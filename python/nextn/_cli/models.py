@@ -12,6 +12,7 @@ from nextn._cli.interrupt import abort_on_interrupt
 from nextn._cli.parser import UsageError
 from nextn._cli.talk import LoadProgress, say
 from nextn.bundled import bundled_model
+from nextn.hub import download, parse_hf
 from nextn.model import Model
 from nextn.options import DraftParams, GenerateOptions
 from nextn.speculator import Speculator
@@ -28,14 +29,29 @@ _DRAFT_OPTIONS = {
 @contextmanager
 def open_models(args: argparse.Namespace) -> Iterator[tuple[Model, Model | None]]:
     """Load the model and, when it comes from another file, the one with the draft head."""
-    path = args.model
-    if path is None:
-        path = str(bundled_model())
-        say("no -m FILE: using the small demo model that comes with nextn")
+    path = find_model(args)
     with ExitStack() as opened:
         model = opened.enter_context(_load(path, args))
         head = opened.enter_context(_load(args.model_draft, args)) if args.model_draft is not None else None
         yield model, head
+
+
+def find_model(args: argparse.Namespace) -> str:
+    """Path of the model: a file, one from a hub, or the bundled one."""
+    if args.hf_repo is not None:
+        if args.model is not None:
+            raise UsageError("give the model with -m FILE or with -hf USER/REPO, not both")
+        repo_id, quant = parse_hf(args.hf_repo)
+        if args.hf_file is not None and quant is not None:
+            raise UsageError("-hff names the file; leave the quantization out of -hf")
+        bar = sys.stderr is not None and sys.stderr.isatty()
+        return str(download(repo_id, args.hf_file, quant=quant, progress_bar=bar))
+    if args.hf_file is not None:
+        raise UsageError("-hff needs -hf USER/REPO")
+    if args.model is None:
+        say("no -m FILE: using the small demo model that comes with nextn")
+        return str(bundled_model())
+    return str(args.model)
 
 
 def _load(path: str, args: argparse.Namespace) -> Model:

@@ -1,0 +1,144 @@
+"""Generation for asyncio: the calls of a Speculator in a worker thread, so that the event loop goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from nextn._openai import Json
+from nextn.chat import Message
+from nextn.context import TokenIds
+from nextn.model import Model
+from nextn.options import ChatOptions, ChatParams, GenerateOptions, GenerateParams, show_options
+from nextn.speculator import Speculator
+from nextn.stats import Chunk, GenerationResult
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+__all__ = ["AsyncSpeculator"]
+
+T = TypeVar("T")
+_END = object()
+
+
+class AsyncSpeculator:
+    """A Speculator whose calls are awaited.
+
+    Requests run one after the other, in the order of the calls, in one thread. Cancelling the task that awaits one, or
+    closing an asynchronous iterator, ends its request at once, in the middle of a decode.
+
+    Args:
+        model: A Speculator, or what Speculator() takes; what is made here is closed with it.
+        **options: Those of Speculator(), for a model.
+    """
+
+    def __init__(self, model: Speculator | Model | str | os.PathLike[str], **options: Any) -> None:
+        if isinstance(model, Speculator) and options:
+            raise TypeError(f"AsyncSpeculator() takes no options for a Speculator that is made: {', '.join(options)}")
+        self._owned = not isinstance(model, Speculator)
+        self._sync = model if isinstance(model, Speculator) else Speculator(model, **options)
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nextn")
+
+    @property
+    def speculator(self) -> Speculator:
+        """The Speculator that does the work."""
+        return self._sync
+
+    @show_options(GenerateParams)
+    async def generate(self, prompt: str | TokenIds, **options: Unpack[GenerateOptions]) -> GenerationResult:
+        """Speculator.generate()."""
+        return await self._call(lambda: self._sync.generate(prompt, **options))
+
+    @show_options(GenerateParams)
+    def stream(self, prompt: str | TokenIds, **options: Unpack[GenerateOptions]) -> AsyncIterator[Chunk]:
+        """Speculator.stream() as an asynchronous iterator; the request may run ahead of its reader."""
+        return self._iterate(lambda: self._sync.stream(prompt, **options))
+
+    @show_options(ChatParams)
+    async def chat(self, messages: Sequence[Message], **options: Unpack[ChatOptions]) -> GenerationResult:
+        """Speculator.chat()."""
+        return await self._call(lambda: self._sync.chat(messages, **options))
+
+    @show_options(ChatParams)
+    def stream_chat(self, messages: Sequence[Message], **options: Unpack[ChatOptions]) -> AsyncIterator[Chunk]:
+        """Speculator.stream_chat() in the manner of stream()."""
+        return self._iterate(lambda: self._sync.stream_chat(messages, **options))
+
+    async def create_completion(self, prompt: str | TokenIds, **options: Any) -> Json | AsyncIterator[Json]:
+        """Speculator.create_completion(); with stream=True it gives an asynchronous iterator."""
+        return await self._create(lambda: self._sync.create_completion(prompt, **options), options)
+
+    async def create_chat_completion(self, messages: Sequence[Message], **options: Any) -> Json | AsyncIterator[Json]:
+        """Speculator.create_chat_completion(); with stream=True it gives an asynchronous iterator."""
+        return await self._create(lambda: self._sync.create_chat_completion(messages, **options), options)
+
+    async def close(self) -> None:
+        """End what runs, and close the Speculator when it was made here. May be called twice."""
+        self._worker.shutdown(wait=False, cancel_futures=True)
+        if self._owned:
+            await asyncio.to_thread(self._sync.close)
+
+    async def __aenter__(self) -> AsyncSpeculator:
+        """Give itself; leaving the block closes it."""
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close."""
+        await self.close()
+
+    # From the worker to the event loop
+
+    async def _create(self, work: Callable[[], Json | Iterator[Json]], options: Json) -> Json | AsyncIterator[Json]:
+        """A dictionary, or an iterator of them."""
+        if options.get("stream") is True:
+            return self._iterate(cast(Callable[[], Iterator[Json]], work))
+        return cast(Json, await self._call(work))
+
+    async def _call(self, work: Callable[[], T]) -> T:
+        """Run a whole request in the worker."""
+        job = self._worker.submit(work)
+        try:
+            return await asyncio.wrap_future(job)
+        finally:
+            await self._stop(job)
+
+    async def _iterate(self, make: Callable[[], Iterator[T]]) -> AsyncIterator[T]:
+        """Run a streamed request in the worker and hand its pieces over."""
+        loop, queue = asyncio.get_running_loop(), asyncio.Queue[Any]()
+
+        def put(item: object) -> None:
+            with suppress(RuntimeError):  # the loop was closed meanwhile
+                loop.call_soon_threadsafe(queue.put_nowait, item)
+
+        def pump() -> None:
+            try:
+                for piece in make():
+                    put(piece)
+            finally:
+                put(_END)
+
+        job = self._worker.submit(pump)
+        try:
+            while (piece := await queue.get()) is not _END:
+                yield piece
+            await asyncio.wrap_future(job)  # raises what the request raised
+        finally:
+            await self._stop(job)
+
+    async def _stop(self, job: Future[Any]) -> None:
+        """End a request that is not done: take it out of the queue, or cancel it and wait until it is out."""
+        while not job.done() and not job.cancel():
+            self._sync._cancel_in(self._worker_thread())
+            await asyncio.sleep(0.005)
+
+    def _worker_thread(self) -> int | None:
+        """Identifier of the worker."""
+        return next((thread.ident for thread in self._worker._threads), None)
