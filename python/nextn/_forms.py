@@ -159,7 +159,8 @@ class Forms(ABC):
             stream: Give an iterator of dictionaries instead.
             model: What "model" says in the result; None shows the path.
             stream_options: {"include_usage": True} adds a last dictionary with the usage to a stream.
-            **options: Those of chat(), except that logprobs is True or False and top_logprobs counts the alternatives.
+            **options: Those of chat(), except that logprobs is True or False and top_logprobs counts the alternatives;
+                and response_format for JSON.
                 max_tokens may be -1 for no limit, and is cut to what fits.
         """
         params = ChatParams.of("Speculator.create_chat_completion", read_chat_options(options))

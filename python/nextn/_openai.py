@@ -39,6 +39,7 @@ def read_completion_options(options: Mapping[str, Any]) -> dict[str, Any]:
 def read_chat_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options of create_chat_completion(): logprobs is True or False there, and top_logprobs counts alternatives."""
     read = read_completion_options(options)
+    _read_format(read)
     wanted = read.pop("logprobs", None)
     n_top = read.pop("top_logprobs", None)
     if n_top is not None:
@@ -48,6 +49,22 @@ def read_chat_options(options: Mapping[str, Any]) -> dict[str, Any]:
     elif n_top:
         raise ValueError("top_logprobs needs logprobs=True")
     return read
+
+
+def _read_format(read: Json) -> None:
+    """Turn response_format, OpenAI's or llama-cpp-python's form of it, into a JSON schema."""
+    wanted = read.pop("response_format", None)
+    if wanted is None:
+        return
+    allowed = '{"type": "text"}, {"type": "json_object"} or {"type": "json_schema", "json_schema": {"schema": {...}}}'
+    if not isinstance(wanted, Mapping):
+        raise TypeError(f"response_format must be {allowed}, not {wanted!r}")
+    if wanted.get("type") == "json_object":
+        read["json_schema"] = wanted.get("schema", {"type": "object"})
+    elif wanted.get("type") == "json_schema" and isinstance(wanted.get("json_schema"), Mapping):
+        read["json_schema"] = wanted["json_schema"].get("schema", {})
+    elif wanted.get("type") != "text":
+        raise ValueError(f"response_format must be {allowed}, not {wanted!r}")
 
 
 class Shape(ABC):

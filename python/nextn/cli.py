@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from nextn._cli import demo, generate, inspect
+from nextn._cli import chat, demo, doctor, generate, inspect
 from nextn._cli.parser import CACHE_TYPES, FLASH_ATTENTION, Parser, ShowVersion, number, text, whole
 from nextn._cli.run import run
+from nextn._cli.sampling import add_sampling, add_template
 from nextn.options import DraftParams
 
 __all__ = ["build_parser", "main"]
@@ -37,8 +38,10 @@ def build_parser() -> Parser:
     parser.add_argument("--version", action=ShowVersion, help="print version, engine and source stamp")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     _add_generate(commands)
+    _add_chat(commands)
     _add_inspect(commands)
     _add_demo(commands)
+    _add_doctor(commands)
     return parser
 
 
@@ -60,7 +63,30 @@ def _add_generate(commands: Commands[Parser]) -> None:
     parser.add_argument("--raw", action="store_true", help="continue the text as it is, without the chat template")
     _add_model(parser)
     _add_drafting(parser)
-    _add_sampling(parser, n_predict=-1)
+    add_sampling(parser, n_predict=-1)
+    add_template(parser)
+    _add_context(parser)
+    _add_output(parser)
+
+
+def _add_chat(commands: Commands[Parser]) -> None:
+    """Table of nextn chat."""
+    parser = commands.add_parser(
+        "chat",
+        help="talk at the terminal",
+        description="Talk with a model: a line is a message, /help lists the commands. When standard input is no "
+        "terminal, each of its lines is answered.",
+    )
+    parser.set_defaults(run=chat.run)
+    parser.add_argument("-sys", "--system-prompt", type=text, metavar="TEXT", help="system message before everything")
+    parser.add_argument("--show-stats", action="store_true", help="say how each answer went (also: /stats)")
+    parser.add_argument(
+        "--show-accepted", action="store_true", help="show accepted drafted tokens in green, on a terminal"
+    )
+    _add_model(parser)
+    _add_drafting(parser)
+    add_sampling(parser, n_predict=-1)
+    add_template(parser)
     _add_context(parser)
     _add_output(parser)
 
@@ -93,8 +119,21 @@ def _add_demo(commands: Commands[Parser]) -> None:
     )
     _add_model(parser)
     _add_drafting(parser, may_be_off=False)
-    _add_sampling(parser, n_predict=128)
+    add_sampling(parser, n_predict=128)
     _add_context(parser)
+    _add_output(parser)
+
+
+def _add_doctor(commands: Commands[Parser]) -> None:
+    """Table of nextn doctor."""
+    parser = commands.add_parser(
+        "doctor",
+        help="say what was built, what a file is, and what would make it faster",
+        description="Say what was built (backends, CPU features, llama.cpp's commit), what this machine is, what a "
+        "model file holds, and what would make it faster. Nothing is loaded.",
+    )
+    parser.set_defaults(run=doctor.run)
+    _add_model(parser)
     _add_output(parser)
 
 
@@ -154,34 +193,6 @@ def _add_drafting(parser: Parser, *, may_be_off: bool = True) -> None:
         metavar="V",
         help="tokens that the head scores: auto, full, the first V ids, or a file with one id per line "
         f"(default: {_DRAFT.vocab})",
-    )
-
-
-def _add_sampling(parser: Parser, *, n_predict: int) -> None:
-    """How long, and how tokens are chosen."""
-    group = parser.add_argument_group("sampling")
-    shown = "until the end of the answer or of the context" if n_predict < 0 else str(n_predict)
-    group.add_argument(
-        "-n",
-        "--n-predict",
-        type=whole(1, also=-1),
-        default=n_predict,
-        metavar="N",
-        help=f"most tokens to generate, -1 for no limit (default: {shown})",
-    )
-    group.add_argument(
-        "--temp", type=number(0), default=0.0, metavar="T", help="temperature; 0 takes the likeliest token (default: 0)"
-    )
-    group.add_argument(
-        "-s",
-        "--seed",
-        type=whole(0, 2**64 - 1, also=-1),
-        default=-1,
-        metavar="N",
-        help="seed for --temp (default: random)",
-    )
-    group.add_argument(
-        "--stop", action="append", type=text, default=[], metavar="TEXT", help="end before this text; may be repeated"
     )
 
 

@@ -34,7 +34,7 @@ SUMMARY = (
 STATS = {
     *("prompt_tokens", "completion_tokens", "draft_n", "draft_n_accepted", "acceptance_rate", "n_rounds"),
     *("mean_accepted_len", "accepted_per_position", "ttft_ms", "prompt_ms", "predicted_ms", "tokens_per_second"),
-    *("draft_ms", "verify_ms"),
+    *("draft_ms", "verify_ms", "cache_n", "prompt_draft_ms"),
 }
 
 
@@ -278,7 +278,7 @@ def test_interrupt_aborts_a_running_decode(tiny_model):
         ),
         (
             "generate --draft-max 8 -ub 8 Hi",
-            "-ub must be at least --draft-max + 1 = 9 to verify a draft at once, not 8",
+            "-ub must be at least --draft-max + 2 = 10 to verify a draft at once, not 8",
         ),
         ("generate --draft-vocab 3 Hi", "--draft-vocab must be"),
         ("generate --draft-vocab vocab.txt Hi", "--draft-vocab must be"),

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any
 
-from nextn._cli.models import generation_options, messages_for, open_models, open_speculator, read_draft
+from nextn._cli.models import messages_for, open_models, open_speculator, read_draft
+from nextn._cli.sampling import generation_options
 from nextn._cli.talk import say
 from nextn.options import GenerateOptions
 from nextn.speculator import Speculator

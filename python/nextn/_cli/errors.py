@@ -16,7 +16,11 @@ _HINTS: dict[type[NextnError], str] = {
 _OPTIONS = {
     "flash_attn": "-fa",
     "draft_model": "-md",
+    "logit_bias": "--logit-bias",
     "max_tokens": "-n",
+    "min_p": "--min-p",
+    "top_k": "--top-k",
+    "top_p": "--top-p",
     "n_batch": "-b",
     "n_ctx": "-c",
     "n_max": "--draft-max",

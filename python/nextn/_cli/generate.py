@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterator
 
 from nextn._cli.models import (
     draft_if_possible,
-    generation_options,
     messages_for,
     open_models,
     open_speculator,
@@ -16,6 +16,7 @@ from nextn._cli.models import (
     read_prompt,
 )
 from nextn._cli.parser import UsageError
+from nextn._cli.sampling import chat_options, generation_options
 from nextn._cli.talk import say, summary
 from nextn.speculator import Speculator
 from nextn.stats import Chunk, FinishReason, Stats
@@ -25,8 +26,9 @@ Ending = tuple[Stats, FinishReason | None]
 
 def run(args: argparse.Namespace) -> None:
     """Answer the prompt, or continue it."""
-    if args.raw and args.system_prompt is not None:
-        raise UsageError("--system-prompt belongs to a chat, --raw leaves the chat template out")
+    for name in ("system_prompt", "chat_template_file", "chat_template_kwargs"):
+        if args.raw and getattr(args, name) is not None:
+            raise UsageError(f"--{name.replace('_', '-')} belongs to a chat, --raw leaves the chat template out")
     draft, prompt = read_draft(args), read_prompt(args)
     with open_models(args) as (model, head):
         draft = draft_if_possible(draft, model, head)
@@ -41,11 +43,10 @@ def run(args: argparse.Namespace) -> None:
 
 def _print_json(speculator: Speculator, prompt: str, args: argparse.Namespace) -> Ending:
     """Print one object when everything is done."""
-    options = generation_options(args)
     if args.raw:
-        result = speculator.generate(prompt, **options)
+        result = speculator.generate(prompt, **generation_options(args))
     else:
-        result = speculator.chat(messages_for(prompt, args.system_prompt), **options)
+        result = speculator.chat(messages_for(prompt, args.system_prompt), **chat_options(args))
     print(json.dumps(result.to_dict(), ensure_ascii=False))
     return result.stats, result.finish_reason
 
@@ -55,6 +56,8 @@ def _print_stream(speculator: Speculator, prompt: str, args: argparse.Namespace)
     chunk, last = None, ""
     try:
         for chunk in _stream(speculator, prompt, args):
+            if chunk.reasoning_content:
+                print(chunk.reasoning_content, end="", file=sys.stderr, flush=True)
             print(chunk.text, end="", flush=True)
             last = chunk.text[-1:] or last
     finally:
@@ -66,7 +69,6 @@ def _print_stream(speculator: Speculator, prompt: str, args: argparse.Namespace)
 
 def _stream(speculator: Speculator, prompt: str, args: argparse.Namespace) -> Iterator[Chunk]:
     """The chunks of the answer or of the continued text."""
-    options = generation_options(args)
     if args.raw:
-        return speculator.stream(prompt, **options)
-    return speculator.stream_chat(messages_for(prompt, args.system_prompt), **options)
+        return speculator.stream(prompt, **generation_options(args))
+    return speculator.stream_chat(messages_for(prompt, args.system_prompt), **chat_options(args))

@@ -14,7 +14,7 @@ from nextn._cli.talk import LoadProgress, say
 from nextn.bundled import bundled_model
 from nextn.hub import download, parse_hf
 from nextn.model import Model
-from nextn.options import DraftParams, GenerateOptions
+from nextn.options import DraftParams
 from nextn.speculator import Speculator
 
 _DRAFT_OPTIONS = {
@@ -80,12 +80,22 @@ def open_speculator(
         type_k=args.cache_type_k,
         type_v=args.cache_type_v,
         flash_attn={"on": True, "off": False}.get(args.flash_attn, "auto"),
+        chat_template=_read_template(args),
         draft=draft,
         draft_model=head if draft is not None else None,
     ) as speculator:
         contexts = [context for context in (speculator.ctx_tgt, speculator.ctx_dft) if context is not None]
         with abort_on_interrupt(contexts):
             yield speculator
+
+
+def _read_template(args: argparse.Namespace) -> str | None:
+    """The chat template from a file, when one is given."""
+    path = getattr(args, "chat_template_file", None)
+    if path is None:
+        return None
+    with open(path, "rb") as file:
+        return _decode(file.read(), path)
 
 
 def read_draft(args: argparse.Namespace) -> DraftParams | None:
@@ -113,16 +123,6 @@ def draft_if_possible(draft: DraftParams | None, model: Model, head: Model | Non
     return draft
 
 
-def generation_options(args: argparse.Namespace) -> GenerateOptions:
-    """The options of one generation."""
-    return {
-        "max_tokens": None if args.n_predict < 0 else args.n_predict,
-        "temperature": args.temp,
-        "seed": None if args.seed < 0 else args.seed,
-        "stop": args.stop,
-    }
-
-
 def read_prompt(args: argparse.Namespace) -> str:
     """The prompt; an empty one is no prompt."""
     prompt = _find_prompt(args)
@@ -137,12 +137,12 @@ def _find_prompt(args: argparse.Namespace) -> str:
         if args.prompt is not None:
             raise UsageError("give the prompt as an argument or with -f FILE, not both")
         with open(args.file, "rb") as file:
-            return _decode(file.read(), args.file)
+            return _decode(file.read(), f"the prompt from {args.file}")
     if args.prompt is not None and args.prompt != "-":
         return str(args.prompt)
     if sys.stdin is None or (args.prompt is None and sys.stdin.isatty()):
         raise UsageError("no prompt: give one as an argument, with -f FILE, or on standard input")
-    return _decode(sys.stdin.buffer.read(), "standard input")
+    return _decode(sys.stdin.buffer.read(), "the prompt from standard input")
 
 
 def _decode(data: bytes, source: str) -> str:
@@ -150,7 +150,7 @@ def _decode(data: bytes, source: str) -> str:
     try:
         return data.decode().removesuffix("\n").removesuffix("\r")
     except UnicodeDecodeError as error:
-        raise UsageError(f"the prompt from {source} is not UTF-8 text (byte {error.start})") from None
+        raise UsageError(f"{source} is not UTF-8 text (byte {error.start})") from None
 
 
 def messages_for(prompt: str, system: str | None) -> list[dict[str, Any]]:

@@ -9,4 +9,4 @@ def version_text() -> str:
     from nextn import _core
 
     engine = _core.engine_info()
-    return f"nextn {nextn.__version__} (llama.cpp {engine['commit']}, stamp {engine['stamp']})"
+    return f"nextn {nextn.__version__} (llama.cpp {engine['upstream_commit']}, stamp {engine['stamp']})"

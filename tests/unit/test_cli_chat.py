@@ -1,0 +1,224 @@
+"""nextn chat, nextn doctor, and the options of sampling and templates."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pty
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nextn
+import pytest
+from nextn import cli
+from nextn._cli.doctor import EXACT_KERNELS, _advice
+from nextn.bundled import bundled_model
+from nextn.gguf import inspect
+
+ROOT = Path(__file__).resolve().parents[2]
+QUESTION = "What is the capital of France?"
+ANSWER = "The capital of France is Paris. France is in Europe, and its main language is French."
+OTHER = "How do I loop over a list with an index in Python?"
+
+
+@pytest.fixture
+def main(capsys, monkeypatch):
+    """Run the command in this process: exit code, standard output, standard error."""
+
+    def main(*args, stdin=""):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+        code = cli.main(args)
+        return code, *capsys.readouterr()
+
+    return main
+
+
+@pytest.fixture(scope="module")
+def conversation():
+    """Two turns, by the Python API."""
+    with nextn.Speculator(bundled_model(), draft=None) as plain:
+        messages = [{"role": "user", "content": QUESTION}]
+        messages.append({"role": "assistant", "content": plain.chat(messages).text})
+        messages.append({"role": "user", "content": OTHER})
+        messages.append({"role": "assistant", "content": plain.chat(messages).text})
+        return messages
+
+
+def test_lines_are_turns_of_one_conversation(main, conversation, tmp_path):
+    saved = tmp_path / "saved.json"
+    code, out, err = main("chat", stdin=f"{QUESTION}\n\n{OTHER}\n/save {saved}\n")
+    assert code == 0
+    assert out == f"{conversation[1]['content']}\n{conversation[3]['content']}\n"
+    assert json.loads(saved.read_text()) == conversation
+    assert "tokens/s" not in err
+
+
+def test_commands(main, conversation, tmp_path):
+    answers = [ANSWER, conversation[3]["content"]]
+    saved = tmp_path / "saved.json"
+    lines = [
+        QUESTION,
+        "/stats",
+        OTHER,
+        "/undo",
+        OTHER,
+        "/retry",
+        f"/save {saved}",
+        "/clear",
+        "/retry",
+        "/nope",
+        "/help",
+    ]
+    code, out, err = main("chat", stdin="\n".join([*lines, QUESTION, "/exit", "never asked"]))
+    assert code == 0
+    assert out == "\n".join([answers[0], *[answers[1]] * 3, answers[0]]) + "\n"
+    assert json.loads(saved.read_text()) == conversation
+    assert err.count("tokens/s; drafted") == 4
+    for said in ("statistics are shown", "there is no question", "there is no /nope", "/undo "):
+        assert said in err
+
+
+def test_messages_of_several_lines(main):
+    code, out, _ = main("chat", "--json", stdin="one\\\ntwo\n")
+    pieces = [json.loads(line) for line in out.splitlines()]
+    with nextn.Speculator(bundled_model(), draft=None) as plain:
+        expected = plain.chat([{"role": "user", "content": "one\ntwo"}])
+        quoted = plain.chat([{"role": "user", "content": " a\n\nb"}])
+    assert code == 0
+    assert "".join(piece["text"] for piece in pieces) == expected.text
+    assert (pieces[-1]["finish_reason"], pieces[0]["finish_reason"]) == (expected.finish_reason, None)
+    assert pieces[-1]["stats"]["completion_tokens"] == len(expected.tokens)
+    assert main("chat", stdin='"""\n a\n\nb\n"""\n')[1] == quoted.text + "\n"
+
+
+def test_a_conversation_that_is_too_long(main):
+    code, out, err = main("chat", "-c", "64", "-n", "-1", stdin=f"{QUESTION}\n{QUESTION * 20}\n{QUESTION}\n")
+    assert code == 0
+    assert out.startswith(ANSWER)
+    assert "-c 64" in err or "n_ctx=64" in err
+    assert "/clear begins a new conversation" in err
+
+
+def test_at_a_terminal(tmp_path):
+    """Prompts, Ctrl-C in an answer, colours, the file of the history."""
+    reader, terminal = pty.openpty()
+    env = {**os.environ, "XDG_STATE_HOME": str(tmp_path), "OMP_WAIT_POLICY": "passive", "TERM": "dumb"}
+    command = [sys.executable, "-m", "nextn", "chat", "--ignore-eos", "--show-accepted", "-c", "4096", "-t", "1"]
+    process = subprocess.Popen(
+        command, stdin=terminal, stdout=terminal, stderr=terminal, env=env, start_new_session=True
+    )
+    os.close(terminal)
+    shown = b""
+
+    def wait_for(text, seconds=30):
+        nonlocal shown
+        end = time.time() + seconds
+        while text not in shown:
+            assert time.time() < end, shown
+            shown += os.read(reader, 4096)
+        before, _, shown = shown.partition(text)
+        return before
+
+    wait_for(b"> ")
+    os.write(reader, QUESTION.encode() + b"\n")
+    wait_for(b"\033[32m")  # something was accepted
+    process.send_signal(signal.SIGINT)
+    wait_for(b"(interrupted)")
+    wait_for(b"> ")
+    os.write(reader, b"/exit\n")
+    assert process.wait(30) == 0
+    os.close(reader)
+    assert QUESTION in (tmp_path / "nextn" / "chat_history").read_text()
+
+
+def test_sampling_options_reach_the_generation(main):
+    options = {
+        "temperature": 0.9, "seed": 3, "top_k": 20, "typical_p": 0.9, "top_p": 0.8, "min_p": 0.05,
+        "repeat_penalty": 1.3, "frequency_penalty": 0.2, "presence_penalty": 0.1, "repeat_last_n": 32,
+        "logit_bias": {260: -2.5, 300: False},
+        "accept": "match", "ignore_eos": True, "max_tokens": 40,
+    }  # fmt: skip
+    with nextn.Speculator(bundled_model()) as spec:
+        expected = spec.chat([{"role": "user", "content": QUESTION}], **options)
+    arguments = [
+        "--temp", "0.9", "-s", "3", "--top-k", "20", "--typical", "0.9", "--top-p", "0.8", "--min-p", "0.05",
+        "--repeat-penalty", "1.3", "--frequency-penalty", "0.2", "--presence-penalty", "0.1", "--repeat-last-n", "32",
+        "-l", "260-2.5", "-l", "300-inf", "--accept", "match", "--ignore-eos", "-n", "40",
+    ]  # fmt: skip
+    code, out, _ = main("generate", "--json", *arguments, QUESTION)
+    assert (code, tuple(json.loads(out)["tokens"])) == (0, expected.tokens)
+
+
+def test_grammars_and_templates(main, tmp_path):
+    grammar = tmp_path / "grammar.gbnf"
+    grammar.write_text('root ::= "yes" | "no"')
+    assert main("generate", "--grammar-file", str(grammar), QUESTION)[1] in ("yes\n", "no\n")
+    schema = '{"type": "object", "properties": {"n": {"type": "integer", "maximum": 9}}, "required": ["n"]}'
+    assert isinstance(json.loads(main("generate", "-n", "60", "-j", schema, QUESTION)[1])["n"], int)
+    template = tmp_path / "template.jinja"
+    template.write_text("{{ greeting }} {{ messages[0].content }}")
+    with nextn.Speculator(bundled_model(), draft=None) as plain:
+        expected = plain.generate("Dear all " + QUESTION, max_tokens=9).text
+    arguments = ["--chat-template-file", str(template), "--chat-template-kwargs", '{"greeting": "Dear all"}']
+    assert main("generate", "-n", "9", *arguments, QUESTION)[1].rstrip("\n") == expected.rstrip("\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["--top-p", "2"], 2, "argument --top-p: must be a number from 0 to 1, not '2'"),
+        (["--logit-bias", "x"], 2, "must be a token id, + or -, and a number"),
+        (["-l", "999999-1"], 2, "--logit-bias must name token ids from 0 to 3071, not 999999"),
+        (["--grammar", "root = 3"], 1, "grammar"),
+        (["--grammar", 'root ::= "a"', "-j", "{}"], 2, "--grammar and --json-schema exclude each other"),
+        (["-j", "[1"], 2, "must be a JSON object, not '[1'"),
+        (["--chat-template-kwargs", "3"], 2, "must be a JSON object"),
+        (["--chat-template-file", "nowhere.jinja"], 1, "nowhere.jinja: No such file or directory"),
+        (["--raw", "--chat-template-kwargs", "{}"], 2, "--chat-template-kwargs belongs to a chat"),
+    ],
+)
+def test_wrong_options(main, arguments, code, text):
+    got, out, err = main("generate", *arguments, QUESTION)
+    assert (got, out) == (code, "")
+    assert text in err
+
+
+def test_doctor(main, tiny_model):
+    code, out, _ = main("doctor", "--json")
+    found = json.loads(out)
+    assert code == 0
+    pinned = re.search(r'commit = "(\w+)"', (ROOT / "vendor" / "llama.cpp" / "UPSTREAM.toml").read_text())[1]
+    assert f"llama.cpp {pinned}" in found["version"]
+    assert found["engine"]["backends"][0]["name"] == "CPU"
+    assert found["model"]["head"]["state"] == "complete"
+    assert found["exact_kernels"] == {"Q8_0": True, "F32": True}
+    code, out, _ = main("doctor", "-m", str(tiny_model("dense", part="trunk")))
+    assert "draft head none" in out
+    assert "faster: it has no draft head" in out
+    assert main("doctor", "-m", "nowhere.gguf")[0] == 1
+
+
+def test_doctor_names_what_is_slow():
+    model = inspect(bundled_model())
+    machine = {"gpu_seen": True, "memory": 10**6, "governor": "powersave", "threads": 1, "cpus": 8}
+    engine = {"backends": [{"features": {}}], "supports_gpu_offload": False}
+    advice = "\n".join(_advice({"machine": machine, "engine": engine, "exact_kernels": {"IQ2_XS": False}}, model))
+    for text in (
+        "IQ2_XS are verified one token at a time",
+        "GGML_CUDA",
+        "larger than the memory",
+        "powersave",
+        "one core",
+    ):
+        assert text in advice
+
+
+def test_the_kernels_that_doctor_lists_are_those_of_the_fork():
+    folder = ROOT / "vendor" / "llama.cpp" / "overlay" / "ggml" / "src" / "ggml-cpu" / "nextn"
+    text = "".join((folder / name).read_text() for name in ("narrow-x86.cpp", "narrow-float.cpp"))
+    assert set(re.findall(r"case GGML_TYPE_(\w+):", text)) == set(EXACT_KERNELS)
