@@ -98,6 +98,7 @@ def test_a_cancelled_task_ends_its_request_and_no_other(spec):
             await unwanted
         with pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(asynchronous.generate(prompt, ignore_eos=True), 0.02)
+        assert spec.ctx_tgt.seq_pos_max() < 900  # it did not go on until the context was full
         stream = asynchronous.stream(prompt, ignore_eos=True)
         async for _ in stream:
             break
