@@ -15,10 +15,13 @@ void register_length(py::module_ & m) {
     c.def("plan", &llama_nextn_length::plan, "Bound on the coming draft; 0: decode plainly. Once a round.");
     c.def("go_on", &llama_nextn_length::go_on, py::arg("p"), "Whether one more draft step pays after these.");
     c.def("keep", &llama_nextn_length::keep, py::arg("p"), "How many of these drafted tokens to verify.");
-    c.def("update", &llama_nextn_length::update, py::arg("p"), py::arg("n_accepted"), py::arg("n_drafted"),
-          py::arg("t_draft"), py::arg("t_verify"), "What the round came to; times in microseconds.");
-    c.def("cost_verify", &llama_nextn_length::cost_verify, py::arg("n_tokens"), "Microseconds.");
-    c.def("cost_draft", &llama_nextn_length::cost_draft, py::arg("n_draft"), "Microseconds.");
+    c.def("saw", &llama_nextn_length::saw, py::arg("p"), py::arg("n_sent"), py::arg("n_accepted"),
+          "What became of a draft with these probabilities.");
+    c.def("verify_took", &llama_nextn_length::verify_took, py::arg("n_tokens"), py::arg("t"));
+    c.def("first_draft_took", &llama_nextn_length::first_draft_took, py::arg("t"));
+    c.def("next_draft_took", &llama_nextn_length::next_draft_took, py::arg("t"));
+    c.def("cost_verify", &llama_nextn_length::cost_verify, py::arg("n_tokens"), "In the unit of what was told.");
+    c.def("cost_draft", &llama_nextn_length::cost_draft, py::arg("n_draft"), "In the unit of what was told.");
 }
 
 } // namespace nextn

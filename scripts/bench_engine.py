@@ -5,8 +5,9 @@
 
 With --rates a drafted token counts as accepted at random: entry j is the share of rounds in which the first j tokens
 are all accepted, as in llama-server's --spec-synth-rates. That is for models of random weights, whose heads are never
-right; the text means nothing then, the work per round is real. Without it acceptance is the model's own, on prompts of
-the bundled model's held-out set.
+right; the text means nothing then, the work per round is real. The draft head scores the first 32,768 ids there, as it
+starts with on any model: random text would widen the shortlist without end. Without --rates acceptance is the model's
+own, on prompts of the bundled model's held-out set.
 
 --upstream names an unpatched llama-server of the same pin. It runs plain and with --spec-type draft-mtp at each length,
 one server at a time on the same prompts, and its own timings are read.
@@ -28,6 +29,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import Literal
 
 import nextn
 import numpy as np
@@ -35,6 +37,7 @@ from nextn.drafting import Drafter, HeadDrafter, NoDrafter
 
 ROOT = Path(__file__).resolve().parent.parent
 PROMPTS = ROOT / "scripts" / "demo_model" / "data" / "heldout_prompts.jsonl"
+RATES_VOCAB = 32768
 
 
 @dataclass
@@ -117,9 +120,10 @@ def total(runs: list[Times]) -> Times:
 
 def our_arms(args: argparse.Namespace, model: nextn.Model, prompts: list[list[int]]) -> dict[str, list[Times]]:
     """Plain, fixed and adaptive arms in this process, in turn."""
+    vocab: Literal["auto"] | int = min(RATES_VOCAB, model.n_vocab) if args.rates else "auto"
     lengths: dict[str, nextn.DraftParams | None] = {"plain": None}
-    lengths |= {f"k={k}": nextn.DraftParams(n_max=k, adaptive=False) for k in args.k}
-    lengths["adaptive"] = nextn.DraftParams(n_max=args.n_max)
+    lengths |= {f"k={k}": nextn.DraftParams(n_max=k, adaptive=False, vocab=vocab) for k in args.k}
+    lengths["adaptive"] = nextn.DraftParams(n_max=args.n_max, vocab=vocab)
     done: dict[str, list[Times]] = {name: [] for name in lengths}
     options = {"n_ctx": args.n_ctx, "n_threads": args.threads, "n_batch": 512}
     contexts: dict[str, tuple[nextn.Context, Drafter]] = {}

@@ -95,7 +95,6 @@ void llama_nextn_drafter::restart(llama_seq_id seq_id, llama_pos n_true, const f
     seq.carry.assign(carry, carry + n_embd);
     seq.ahead   = LLAMA_TOKEN_NULL;
     seq.n_steps = 0;
-    seq.t_draft = 0;
     seq.p.clear();
     seq.q.clear();
     auto * list = ctx_dft->nextn.get_shortlist();
@@ -245,7 +244,9 @@ int32_t llama_nextn_drafter::chain(llama_seq_id seq_id, llama_token id_last, int
     std::vector<float> h(n_embd);
 
     while (seq.n_steps < n_max && (!params.adaptive || seq.n_steps == 0 || seq.get_length().go_on(seq.p))) {
-        int32_t ret;
+        const int64_t t_start  = ggml_time_us();
+        const int32_t n_graphs = llama_nextn_n_graph_builds(ctx_dft);
+        int32_t       ret;
         if (seq.n_steps == 0) {
             ret = first_step(seq_id, id_last);
         } else {
@@ -257,12 +258,17 @@ int32_t llama_nextn_drafter::chain(llama_seq_id seq_id, llama_token id_last, int
         if (ret != 0 || !ctx_dft->nextn.get_best(-1, best)) {
             return ret != 0 ? ret : -1;
         }
-        seq.n_steps++;
         if (seq.drawer) {
             const auto & row = ctx_dft->nextn.get_row();
             seq.drawer->read(row.data(), (int64_t) row.size(), ctx_dft->nextn.get_shortlist(), best);
             best.p = seq.drawer->p_max();
         }
+        if (seq.steady() || llama_nextn_n_graph_builds(ctx_dft) == n_graphs) {
+            auto &       length = seq.get_length();
+            const double t      = seq.steady() ? steady_draft : (double) (ggml_time_us() - t_start);
+            seq.n_steps == 0 ? length.first_draft_took(t) : length.next_draft_took(t);
+        }
+        seq.n_steps++;
         if (best.p < params.p_min) {
             break;
         }
@@ -288,8 +294,8 @@ int32_t llama_nextn_drafter::draft(llama_seq_id seq_id, llama_token id_last, int
     seq.drafted.clear();
     seq.p.clear();
     seq.q.clear();
-    seq.n_steps = 0;
-    seq.t_draft = 0;
+    seq.n_steps      = 0;
+    seq.n_graphs_tgt = llama_nextn_n_graph_builds(ctx_tgt);
     if (seq.ahead != LLAMA_TOKEN_NULL) {
         seq.n_true--; // drafting again from the same place
         seq.ahead = LLAMA_TOKEN_NULL;
@@ -310,7 +316,6 @@ int32_t llama_nextn_drafter::draft(llama_seq_id seq_id, llama_token id_last, int
             return ret > 0 ? -ret : ret;
         }
     }
-    const int64_t t_start = ggml_time_us();
     if (const int32_t ret = chain(seq_id, id_last, n_max)) {
         return ret > 0 ? -ret : ret;
     }
@@ -322,7 +327,6 @@ int32_t llama_nextn_drafter::draft(llama_seq_id seq_id, llama_token id_last, int
     if (p) {
         std::copy_n(seq.p.data(), n, p);
     }
-    seq.t_draft = (double) (ggml_time_us() - t_start);
     return n;
 }
 
@@ -330,10 +334,13 @@ void llama_nextn_drafter::accept(llama_seq_id seq_id, int32_t n_sent, int32_t n_
     auto & seq = seqs[seq_id];
     n_sent     = std::clamp(n_sent, 0, (int32_t) seq.p.size());
     n_accepted = std::clamp(n_accepted, 0, n_sent);
-    seq.p.resize(n_sent);
-    const bool steady = seq.steady();
-    seq.get_length().update(seq.p, n_accepted, seq.n_steps, steady ? steady_draft * seq.n_steps : seq.t_draft,
-                            steady ? 1 + steady_verify * n_sent : t_verify);
+    auto & length = seq.get_length();
+    length.saw(seq.p, n_sent, n_accepted);
+    if (seq.steady()) {
+        length.verify_took(n_sent + 1, 1 + steady_verify * n_sent);
+    } else if (llama_nextn_n_graph_builds(ctx_tgt) == seq.n_graphs_tgt) {
+        length.verify_took(n_sent + 1, t_verify);
+    }
     seq.p.clear();
     seq.n_steps = 0;
 

@@ -47,8 +47,8 @@ private:
         llama_nextn_length       steady_length; // of a request whose drafts must not depend on the clock
         std::vector<llama_token> drafted;       // in this round
         std::vector<float>       p;             // and their probabilities
-        int32_t                  n_steps = 0;   // draft steps paid
-        double                   t_draft = 0;   // microseconds
+        int32_t                  n_steps      = 0; // draft steps paid
+        int32_t                  n_graphs_tgt = 0; // that the target had built before this round's verification
 
         std::optional<llama_nextn_drawer> drawer; // none: the best tokens
         std::vector<llama_nextn_q>        q;      // of the drawn tokens

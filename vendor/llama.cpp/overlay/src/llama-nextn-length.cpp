@@ -3,11 +3,13 @@
 #include <algorithm>
 #include <cmath>
 
-static constexpr double fade_per_trial = 0.99; // half of the evidence is at most 70 trials old
-static constexpr double prior_trials   = 2;    // of the head's own probability
-static constexpr double even_trials    = 20;   // of all positions being equally good
-static constexpr int    sure_samples   = 3;    // a cost with fewer may be one slow step
-static constexpr int    probe_first    = 8;    // rounds without drafting before the head is tried again
+static constexpr double fade_per_trial = 0.99;  // half of the evidence is at most 70 trials old
+static constexpr double fade_per_round = 0.998; // of bins that are never sent: they get another chance
+static constexpr double prior_trials   = 2;
+static constexpr double even_trials    = 20;  // of all positions being equally good
+static constexpr double half_life      = 200; // rounds after which a cost counts half
+static constexpr double line_weight    = 0.5; // of the line against a measured sample
+static constexpr int    probe_first    = 8;   // rounds without drafting before the head is tried again
 static constexpr int    probe_last     = 256;
 static constexpr int    plain_interval = 256; // rounds with drafting before one without
 
@@ -16,12 +18,17 @@ static constexpr double guess_per_token  = 0.15; // of one decode, for each furt
 static constexpr double guess_draft      = 0.1;  // of one decode
 static constexpr double guess_acceptance = 0.8;
 
-void llama_nextn_length::cost::add(double sample) {
+void llama_nextn_length::cost::add(double sample, int64_t round) {
     samples[count++ % n_max]         = sample;
+    at_round                         = round;
     std::array<double, n_max> sorted = samples;
     const int                 n      = std::min(count, n_max);
-    std::nth_element(sorted.begin(), sorted.begin() + n / 2, sorted.begin() + n);
-    median = sorted[n / 2];
+    std::sort(sorted.begin(), sorted.begin() + n);
+    median = sorted[(n - 1) / 2]; // the lower one of two: what disturbs a measurement makes it longer
+}
+
+double llama_nextn_length::cost::weight(int64_t round) const {
+    return std::min(count, n_max) * std::exp2(-(double) (round - at_round) / half_life);
 }
 
 void llama_nextn_length::counts::add(double n_accepted, double n_trials) {
@@ -29,8 +36,15 @@ void llama_nextn_length::counts::add(double n_accepted, double n_trials) {
     trials   = fade_per_trial * trials + n_trials;
 }
 
-llama_nextn_length::llama_nextn_length(int n_max) : n_max(std::clamp(n_max, 0, k_max)) {
+void llama_nextn_length::counts::fade(double factor) {
+    accepted *= factor;
+    trials *= factor;
+}
+
+llama_nextn_length::llama_nextn_length(int n_max)
+    : n_max(std::clamp(n_max, 0, k_max)), probe_interval(probe_first) {
     learn_expected();
+    fit_line();
 }
 
 void llama_nextn_length::set_n_max(int n) {
@@ -42,9 +56,14 @@ int llama_nextn_length::bin_of(float p) {
     return (int) (std::upper_bound(edges.begin(), edges.end(), p) - edges.begin());
 }
 
+// Before a bin has evidence of its own: half what the head says, half how it has done so far.
+double llama_nextn_length::prior(float p) const {
+    return 0.5 * (p + expected[1]);
+}
+
 double llama_nextn_length::acceptance(int position, float p) const {
     const auto & bin  = by_bin[bin_of(p)];
-    const double base = (bin.accepted + prior_trials * p) / (bin.trials + prior_trials);
+    const double base = (bin.accepted + prior_trials * prior(p)) / (bin.trials + prior_trials);
 
     const auto & pos    = by_position[std::min(position, k_max)];
     const double factor = (pos.accepted + even_trials) / (pos.trials + even_trials);
@@ -60,29 +79,42 @@ void llama_nextn_length::learn_expected() {
     }
 }
 
-double llama_nextn_length::guess_verify(int n) const {
-    // from the widest measured width below, else the narrowest above
-    for (int m = n - 1; m >= 1; --m) {
-        if (verify[m].count > 0) {
-            return verify[m].median * (1 + guess_per_token * (n - 1)) / (1 + guess_per_token * (m - 1));
-        }
+// Weighted least squares, with some weight on the guessed slope.
+void llama_nextn_length::fit_line() {
+    double sum = 0, x_mean = 0, y_mean = 0;
+    for (int n = 1; n <= k_max + 1; ++n) {
+        const double w = verify[n].weight(round);
+        sum += w;
+        x_mean += w * (n - 1);
+        y_mean += w * verify[n].median;
     }
-    for (int m = n + 1; m <= k_max + 1; ++m) {
-        if (verify[m].count > 0) {
-            return verify[m].median / (1 + guess_per_token * (m - n));
-        }
+    if (sum == 0) {
+        line_at_one = 1;
+        line_slope  = guess_per_token;
+        return;
     }
-    return 1 + guess_per_token * (n - 1);
+    x_mean /= sum;
+    y_mean /= sum;
+    const double guess = guess_per_token * y_mean / (1 + guess_per_token * x_mean);
+    double       xx = prior_trials, xy = prior_trials * guess;
+    for (int n = 1; n <= k_max + 1; ++n) {
+        const double w = verify[n].weight(round);
+        xx += w * (n - 1 - x_mean) * (n - 1 - x_mean);
+        xy += w * (n - 1 - x_mean) * (verify[n].median - y_mean);
+    }
+    // more tokens cost more, but not more than one at a time
+    line_slope  = std::clamp(xy / xx, 0.1 * guess, y_mean / (x_mean + 1));
+    line_at_one = y_mean - line_slope * x_mean;
+}
+
+double llama_nextn_length::by_line(int n_tokens) const {
+    return line_at_one + line_slope * (n_tokens - 1);
 }
 
 double llama_nextn_length::cost_verify(int n_tokens) const {
     const int    n = std::clamp(n_tokens, 1, k_max + 1);
-    const auto & c = verify[n];
-    if (c.count >= sure_samples) {
-        return c.median;
-    }
-    const double guess = guess_verify(n);
-    return c.count == 0 ? guess : std::min(c.median, 1.5 * guess);
+    const double w = verify[n].weight(round);
+    return (w * verify[n].median + line_weight * by_line(n)) / (w + line_weight);
 }
 
 double llama_nextn_length::cost_draft(int n_draft) const {
@@ -129,9 +161,23 @@ int llama_nextn_length::best_ahead(const std::vector<float> & p, bool drafted_on
     return best;
 }
 
+// What drafting is compared with has to be known, soon but not at the cost of short answers, and to stay so while
+// drafting never stops.
+bool llama_nextn_length::is_time_for_plain() const {
+    static constexpr std::array<int, 3> first = {2, 8, 24};
+
+    const size_t n = verify[1].count;
+    return rounds_since_plain >= (n < first.size() ? first[n] : plain_interval);
+}
+
 int llama_nextn_length::plan() {
-    // what drafting is compared with has to be known, and to stay so while drafting never stops
-    if (verify[1].count < sure_samples || ++rounds_since_plain >= plain_interval) {
+    round++;
+    for (auto & bin : by_bin) {
+        bin.fade(fade_per_round);
+    }
+    probing = false;
+    rounds_since_plain++;
+    if (is_time_for_plain()) {
         rounds_since_plain = 0;
         return 0;
     }
@@ -151,6 +197,7 @@ int llama_nextn_length::plan() {
     }
     rounds_off     = 0;
     probe_interval = std::min(2 * probe_interval, probe_last);
+    probing        = true;
     return 1;
 }
 
@@ -160,33 +207,39 @@ bool llama_nextn_length::go_on(const std::vector<float> & p) const {
 }
 
 int llama_nextn_length::keep(const std::vector<float> & p) const {
-    double value;
-    return best_ahead(p, true, value);
+    double    value;
+    const int best = best_ahead(p, true, value);
+    return probing && !p.empty() ? std::max(best, 1) : best;
 }
 
-void llama_nextn_length::update(const std::vector<float> & p, int n_accepted, int n_drafted, double t_draft,
-                                double t_verify) {
-    const int n_sent = std::min((int) p.size(), k_max);
-
-    verify[std::min(n_sent + 1, k_max + 1)].add(t_verify);
-
-    if (n_drafted == 1) {
-        draft_first.add(t_draft);
-    } else if (n_drafted > 1) {
-        const double first = draft_first.count > 0 ? std::min(draft_first.median, t_draft / 2) : t_draft / n_drafted;
-        draft_next.add((t_draft - first) / (n_drafted - 1));
-        if (draft_first.count == 0) {
-            draft_first.add(first);
-        }
-    }
+void llama_nextn_length::saw(const std::vector<float> & p, int n_sent, int n_accepted) {
+    const int n_drafted = std::min((int) p.size(), k_max);
+    n_sent              = std::min(n_sent, n_drafted);
 
     for (int i = 0; i < std::min(n_sent, n_accepted + 1); ++i) {
         const double ok = i < n_accepted ? 1 : 0;
 
         auto & bin = by_bin[bin_of(p[i])];
-        by_position[i + 1].add(ok, (bin.accepted + prior_trials * p[i]) / (bin.trials + prior_trials));
+        by_position[i + 1].add(ok, (bin.accepted + prior_trials * prior(p[i])) / (bin.trials + prior_trials));
         bin.add(ok, 1);
         outcomes[i + 1].add(ok, 1);
     }
+    if (n_accepted == n_sent && n_sent < n_drafted) {
+        // a draft step that was not worth verifying: without it a head would seem as good as its best tokens
+        outcomes[n_sent + 1].add(acceptance(n_sent + 1, p[n_sent]), 1);
+    }
     learn_expected();
+}
+
+void llama_nextn_length::verify_took(int n_tokens, double t) {
+    verify[std::clamp(n_tokens, 1, k_max + 1)].add(t, round);
+    fit_line();
+}
+
+void llama_nextn_length::first_draft_took(double t) {
+    draft_first.add(t, round);
+}
+
+void llama_nextn_length::next_draft_took(double t) {
+    draft_next.add(t, round);
 }

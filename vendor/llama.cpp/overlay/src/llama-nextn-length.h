@@ -11,11 +11,12 @@
 // k. The best long-run rate is the largest r for which some k has E(k) - r T(k) >= 0, so with r known every choice
 // within a round maximises E - r T (renewal reward). Both parts are estimated from what is measured:
 //
-//   v(n)   per width, because cost is not monotone on CPUs (four rows can be cheaper than three)
-//   A_j    from the head's own probability of the drafted token (binned, with the probability itself as the prior)
+//   v(n)   per width, because cost is not monotone on CPUs (four rows can be cheaper than three); a line through all
+//          widths stands in for those that were not measured lately, so that an old bad sample is tried again
+//   A_j    from the head's own probability of the drafted token (binned, with the probability itself in the prior)
 //          times a factor per position
 //
-// Everything here is arithmetic on numbers handed in: no clock, no engine, no randomness.
+// Everything here is arithmetic on numbers handed in: no clock, no engine, no randomness. Times are in any one unit.
 class llama_nextn_length {
 public:
     static constexpr int k_max = 16; // more drafted tokens than pay on any machine measured
@@ -31,14 +32,18 @@ public:
     // How many of these drafted tokens are worth verifying?
     int keep(const std::vector<float> & p) const;
 
-    // What a round came to. p: probability of each token sent to verification; times in microseconds; n_drafted counts
-    // the draft steps paid, sent or not.
-    void update(const std::vector<float> & p, int n_accepted, int n_drafted, double t_draft, double t_verify);
+    // What became of a draft. p: probability of each drafted token; the first n_sent of them were verified.
+    void saw(const std::vector<float> & p, int n_sent, int n_accepted);
+
+    // What was measured; leave out what included the building of a graph.
+    void verify_took(int n_tokens, double t);
+    void first_draft_took(double t); // includes catching up
+    void next_draft_took(double t);
 
     void set_n_max(int n);
 
-    double cost_verify(int n_tokens) const;         // v(n), microseconds
-    double cost_draft(int n_draft) const;           // d(k), microseconds
+    double cost_verify(int n_tokens) const;         // v(n)
+    double cost_draft(int n_draft) const;           // d(k)
     double acceptance(int position, float p) const; // of the token at this position (from 1), given the ones before it
 
 private:
@@ -46,13 +51,15 @@ private:
 
     // a cost: the median of its last samples, so that single slow steps do not count
     struct cost {
-        static constexpr int n_max = 15;
+        static constexpr int n_max = 9;
 
         std::array<double, n_max> samples; // a ring
-        int                       count  = 0;
-        double                    median = 0;
+        int                       count    = 0;
+        int64_t                   at_round = 0; // of the newest
+        double                    median   = 0;
 
-        void add(double sample);
+        void   add(double sample, int64_t round);
+        double weight(int64_t round) const; // of the median as evidence, in samples
     };
 
     struct counts { // of trials, fading
@@ -60,25 +67,33 @@ private:
         double trials   = 0;
 
         void add(double n_accepted, double n_trials);
+        void fade(double factor);
     };
 
     static int bin_of(float p);
 
+    bool   is_time_for_plain() const;
     void   learn_expected();
-    double guess_verify(int n) const; // from the other widths
-    double rate() const;              // r: tokens per microsecond of the best length under average acceptance
+    void   fit_line();
+    double by_line(int n_tokens) const;
+    double prior(float p) const;
+    double rate() const; // r: tokens per time of the best length under average acceptance
     int    best_ahead(const std::vector<float> & p, bool drafted_only, double & value) const;
     int    n_max;
 
-    std::array<cost, k_max + 2>   verify;      // by width
-    cost                          draft_first; // includes catching up
+    std::array<cost, k_max + 2>   verify;         // by width
+    double                        line_at_one;    // v(n) is about line_at_one + (n - 1) * line_slope
+    double                        line_slope;
+    cost                          draft_first;
     cost                          draft_next;
     std::array<counts, n_bins>    by_bin;
     std::array<counts, k_max + 1> by_position; // accepted against what the bins expected
     std::array<counts, k_max + 1> outcomes;    // by position, whatever the probability
     std::array<double, k_max + 1> expected;    // acceptance at a position whose probability is not known yet
 
-    int rounds_since_plain = 0;
-    int rounds_off         = 0;
-    int probe_interval     = 8;
+    int64_t round              = 0;
+    int     rounds_since_plain = 0;
+    int     rounds_off         = 0;
+    int     probe_interval;
+    bool    probing = false;
 };
