@@ -33,6 +33,14 @@ NEXTN_INLINE void unrolled(F f) {
     unrolled_impl(f, std::make_integer_sequence<int, N>());
 }
 
+// Ask for the weights that follow this block by a distance in bytes. (The hardware looks ahead no further than a page.)
+template <typename B>
+NEXTN_INLINE void prefetch_after(const B & block, int64_t distance) {
+    for (size_t i = 0; i < sizeof(B); i += 64) {
+        _mm_prefetch((const char *) &block + distance + i, _MM_HINT_T0);
+    }
+}
+
 // A kernel's functions exist once per number of columns; these pick the one for a product.
 template <typename K>
 struct by_columns {

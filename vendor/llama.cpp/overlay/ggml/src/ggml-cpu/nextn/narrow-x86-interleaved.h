@@ -114,6 +114,8 @@ struct kernel_8x8 {
                 acc[c] = zerof();
             }
             for (int64_t ib = 0; ib < nb; ++ib) {
+                prefetch_after(x0[ib], (1 + both) * nb * sizeof(x0[ib]));
+                prefetch_after(x1[ib], (1 + both) * nb * sizeof(x0[ib]));
                 block_product<NC>(table, x0[ib], x1[ib], y[ib], acc);
             }
             for (int c = 0; c < NC; ++c) {
@@ -192,6 +194,8 @@ struct kernel_q4_K_8x8 {
                 acc[c] = acc_min[c] = zerof();
             }
             for (int64_t ib = 0; ib < nb; ++ib) {
+                prefetch_after(x0[ib], (1 + both) * nb * sizeof(x0[ib]));
+                prefetch_after(x1[ib], (1 + both) * nb * sizeof(x0[ib]));
                 block_product<NC>(x0[ib], x1[ib], y[ib], acc, acc_min);
             }
             for (int c = 0; c < NC; ++c) {

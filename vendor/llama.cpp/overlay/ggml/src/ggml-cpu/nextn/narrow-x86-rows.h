@@ -18,6 +18,11 @@ struct row_pointers {
     }
     NEXTN_INLINE const B & first(int64_t ib) const { return row[0][ib]; }
     NEXTN_INLINE const B & last(int64_t ib) const { return row[ROWS - 1][ib]; }
+    NEXTN_INLINE void      prefetch_after(int64_t ib, int64_t distance) const {
+        for (int i = 0; i < ROWS; ++i) {
+            nextn::prefetch_after(row[i][ib], distance);
+        }
+    }
 };
 
 // Write sum(lanes of one row) for the rows of a vector that exist.
@@ -98,6 +103,9 @@ struct kernel_32 {
         }
         for (int64_t ib = 0; ib < p.n / QK8_0; ib += T::SUMS) {
             unrolled<T::SUMS>([&](auto s) NEXTN_INLINE_LAMBDA {
+                for (int v = 0; v < V; ++v) {
+                    x[v].prefetch_after(ib + s, V * ROWS * p.row_stride);
+                }
                 const signed_weights w[2] = {T::values(x[0].first(ib + s), x[0].last(ib + s)),
                                              T::values(x[V - 1].first(ib + s), x[V - 1].last(ib + s))};
                 const floats         d[2] = {each_half(x[0].first(ib + s).d, x[0].last(ib + s).d),
@@ -319,6 +327,7 @@ struct kernel_k {
             }
             for (int64_t ib = 0; ib < p.n / QK_K; ++ib) {
                 const panel<NC> & y = ((const panel<NC> *) p.panel)[ib];
+                x.prefetch_after(ib, ROWS * p.row_stride);
                 block_product<NC>(T(x.first(ib), x.last(ib)), y, acc, second);
             }
             for (int c = 0; c < NC; ++c) {
