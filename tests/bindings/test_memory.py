@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 MEASURE = """
@@ -61,6 +63,23 @@ def test_memory_usage_names_the_same_weights(demo, make_context):
     assert target.memory_usage()["model"] == draft.memory_usage()["model"]
     assert set(target.memory_usage()) == {"model", "context", "compute"}
     assert draft.memory_usage()["context"] == 512 * 2 * (64 + 64) * 2  # one layer: heads, K and V, bytes
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/smaps")
+def test_large_weights_ask_for_huge_pages(run_python, heavy):
+    printed = run_python(
+        f"""
+    model = nextn.Model({str(heavy("q8_0"))!r}, use_mmap=False)
+    size = 0
+    for line in open("/proc/self/smaps"):
+        name, _, rest = line.partition(":")
+        size = int(rest.split()[0]) if name == "Size" else size
+        if name == "VmFlags" and "hg" in rest.split() and size >= 32 << 10:
+            print(size)
+"""
+    )
+    assert printed.strip()
 
 
 def test_contexts_give_their_memory_back(run_python):
