@@ -206,6 +206,8 @@ int64_t decode(const Context & context_ref, const Tokens & tokens, const std::op
     check_code(*context, code, reason, n_tokens, seq_id, draft);
 
     context->n_outputs = batch.n_outputs();
+    context->has_logits = context->keep_logits;
+    context->has_argmax = context->argmax_on;
     context->n_hidden = context->hidden_on ? n_tokens : 0;
     context->n_pre_norm = context->pre_norm_on ? n_tokens : 0;
     return context->n_outputs;

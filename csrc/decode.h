@@ -7,6 +7,7 @@
 
 #include <optional>
 #include <string>
+#include <vector>
 
 namespace nextn {
 
@@ -17,12 +18,14 @@ int64_t decode(const Context & context, const Tokens & tokens, const std::option
 // The rows of the last decode: each throws NextnError when there are none.
 Rows logits(const Context & context);
 RowsView logits_view(const Context & context);
+std::vector<int32_t> argmax(const Context & context);
 Rows hidden(const Context & context);
 RowsView hidden_view(const Context & context);
 Rows embeddings_pre_norm(const Context & context);
 RowsView embeddings_pre_norm_view(const Context & context);
 
 void set_embeddings_pre_norm(const Context & context, bool value);
+void set_argmax(const Context & context, bool value, bool keep_logits);
 
 bool seq_rm(const Context & context, SeqId seq_id, P0 p0, P1 p1);
 bool nextn_seq_rm(const Context & context, SeqId seq_id, P0 p0, P1 p1);

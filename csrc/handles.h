@@ -55,6 +55,10 @@ class ContextHandle : public ProcessBound {
     int64_t n_pre_norm = 0; // rows before the final norm of the last decode
     bool hidden_on = false;
     bool pre_norm_on = false;
+    bool argmax_on = false;
+    bool keep_logits = true;
+    bool has_logits = false; // of the last decode
+    bool has_argmax = false;
     bool has_drafter = false;                 // a drafter computes on it, in its own way
     std::weak_ptr<ContextHandle> partner;     // also guarded by the pairing lock
     std::weak_ptr<ContextHandle> viewed;      // alive while a view is

@@ -22,6 +22,10 @@ static RowsAt logits_at(ContextHandle & context) {
     if (context.n_outputs == 0) {
         throw Error(ErrorKind::Nextn, "there are no logits; decode tokens first, with outputs=\"all\" or \"last\"");
     }
+    if (!context.has_logits) {
+        throw Error(ErrorKind::Nextn, "the last decode kept the arg-max alone; call set_argmax(False), or "
+                                      "set_argmax(True, keep_logits=True), before decoding");
+    }
     return {llama_get_logits(context.ctx), context.n_outputs, context.model->n_vocab()};
 }
 
@@ -89,6 +93,33 @@ Rows embeddings_pre_norm(const Context & context) {
 
 RowsView embeddings_pre_norm_view(const Context & context) {
     return read_view(context, pre_norm_at);
+}
+
+std::vector<int32_t> argmax(const Context & context_ref) {
+    const LockedContext context(context_ref);
+    if (!context->has_argmax || context->n_outputs == 0) {
+        throw Error(ErrorKind::Nextn, "there is no arg-max; call set_argmax(True), then decode tokens with "
+                                      "outputs=\"all\" or \"last\"");
+    }
+    std::vector<int32_t> tokens(context->n_outputs);
+    for (size_t i = 0; i < tokens.size(); ++i) { // outputs are the last tokens of the batch: all, or the last alone
+        const auto from_end = static_cast<int32_t>(i) - static_cast<int32_t>(tokens.size());
+        if (!llama_get_nextn_best_ith(context->ctx, from_end, &tokens[i], nullptr)) {
+            throw Error(ErrorKind::Nextn, "the engine has no arg-max for this architecture");
+        }
+        if (tokens[i] == LLAMA_TOKEN_NULL) {
+            throw Error(ErrorKind::Decode, "the model gave logits that are no numbers (NaN): the file or the "
+                                           "computation is broken");
+        }
+    }
+    return tokens;
+}
+
+void set_argmax(const Context & context_ref, bool value, bool keep_logits) {
+    const LockedContext context(context_ref);
+    context->argmax_on = value;
+    context->keep_logits = keep_logits || !value;
+    llama_set_nextn_best(context->ctx, value, /*with_p =*/false, context->keep_logits);
 }
 
 void set_embeddings_pre_norm(const Context & context_ref, bool value) {

@@ -96,6 +96,9 @@ static void def_decode(py::class_<Context> & c) {
         "Make the running decode stop, and every later one too, until it is called with False.");
     c.def("logits", &logits, nogil(), "Copy, float32 [n_outputs, n_vocab].");
     c.def("logits_view", &logits_view, nogil(), "Read-only view, float32 [n_outputs, n_vocab].");
+    c.def("set_argmax", &set_argmax, py::arg("value"), py::arg("keep_logits") = false, nogil(),
+          "Search the arg-max of each row of logits in the graph, from the next decode on.");
+    c.def("argmax", &argmax, nogil(), "Token ids [n_outputs]; of equal logits the lowest id.");
     c.def("hidden", &hidden, nogil(), "Copy, float32 [n_tokens, n_embd].");
     c.def("hidden_view", &hidden_view, nogil(), "Read-only view, float32 [n_tokens, n_embd].");
     c.def("set_embeddings_pre_norm", &set_embeddings_pre_norm, py::arg("value"), nogil(),

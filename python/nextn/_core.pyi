@@ -131,6 +131,10 @@ class Context:
         """
         Make the decode that runs in another thread stop.
         """
+    def argmax(self) -> list[int]:
+        """
+        Token ids [n_outputs]; of equal logits the lowest id.
+        """
     def close(self) -> None:
         """
         Free it, after a running decode.
@@ -210,6 +214,10 @@ class Context:
     def seq_rm(self, seq_id: int, p0: int, p1: int) -> bool:
         """
         The engine's plain call.
+        """
+    def set_argmax(self, value: bool, keep_logits: bool = False) -> None:
+        """
+        Search the arg-max of each row of logits in the graph, from the next decode on.
         """
     def set_embeddings_pre_norm(self, value: bool) -> None:
         """
@@ -339,12 +347,13 @@ class DraftLength:
     def __init__(self, n_max: typing.SupportsInt | typing.SupportsIndex) -> None: ...
     def cost_draft(self, n_draft: typing.SupportsInt | typing.SupportsIndex) -> float:
         """
-        Microseconds.
+        In the unit of what was told.
         """
     def cost_verify(self, n_tokens: typing.SupportsInt | typing.SupportsIndex) -> float:
         """
-        Microseconds.
+        In the unit of what was told.
         """
+    def first_draft_took(self, t: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
     def go_on(self, p: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex]) -> bool:
         """
         Whether one more draft step pays after these.
@@ -353,21 +362,23 @@ class DraftLength:
         """
         How many of these drafted tokens to verify.
         """
+    def next_draft_took(self, t: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
     def plan(self) -> int:
         """
         Bound on the coming draft; 0: decode plainly. Once a round.
         """
-    def update(
+    def saw(
         self,
         p: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex],
+        n_sent: typing.SupportsInt | typing.SupportsIndex,
         n_accepted: typing.SupportsInt | typing.SupportsIndex,
-        n_drafted: typing.SupportsInt | typing.SupportsIndex,
-        t_draft: typing.SupportsFloat | typing.SupportsIndex,
-        t_verify: typing.SupportsFloat | typing.SupportsIndex,
     ) -> None:
         """
-        What the round came to; times in microseconds.
+        What became of a draft with these probabilities.
         """
+    def verify_took(
+        self, n_tokens: typing.SupportsInt | typing.SupportsIndex, t: typing.SupportsFloat | typing.SupportsIndex
+    ) -> None: ...
 
 class ChatPrompt:
     """

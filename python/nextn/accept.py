@@ -30,10 +30,10 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from nextn.context import FloatArray
+from nextn.context import Context, FloatArray
 from nextn.drafting import Draws, IntArray
 from nextn.options import SamplingParams
-from nextn.sampling import Distribution, Grammar, Sampler, argmax_rows
+from nextn.sampling import Distribution, Grammar, Sampler
 
 __all__ = [
     "AcceptRule",
@@ -60,9 +60,8 @@ class Accepted(NamedTuple):
     id_next: int
 
 
-def accept_greedy(draft: IntArray, logits: FloatArray) -> Accepted:
-    """Accept while the drafted token is the target's arg-max; of equal logits the lowest id is the arg-max."""
-    target = argmax_rows(logits)  # [n_draft + 1]
+def accept_greedy(draft: IntArray, target: Sequence[int]) -> Accepted:
+    """Accept while the drafted token is the target's arg-max; target holds that of each row [n_draft + 1]."""
     n_accepted = 0
     for drafted, wanted in zip(draft.tolist(), target, strict=False):  # the last of target follows the whole draft
         if drafted != wanted:
@@ -118,6 +117,8 @@ def _draw(sampler: Sampler, p: Distribution) -> int:
 class AcceptRule(Protocol):
     """A rule with the state of one request."""
 
+    by_argmax: bool
+    """Whether it reads the arg-max of each row alone, so that no row need be copied."""
     draws: Draws | None
     """How the drafter shall draw its tokens; None: it takes its best ones."""
 
@@ -125,28 +126,30 @@ class AcceptRule(Protocol):
         """The part of a draft [n_draft] that is worth verifying: what follows could not be accepted."""
         ...
 
-    def __call__(self, draft: IntArray, logits: FloatArray, q: Sequence[Distribution]) -> Accepted:
-        """Judge a draft [n_draft] by logits [n_draft + 1, n_vocab]; q as in accept_ratio()."""
+    def __call__(self, draft: IntArray, ctx_tgt: Context, q: Sequence[Distribution]) -> Accepted:
+        """Judge a draft [n_draft] by the target's last decode, of n_draft + 1 rows; q as in accept_ratio()."""
         ...
 
 
 class GreedyRule:
-    """Nothing but the arg-max of the rows."""
+    """Nothing but the arg-max of the rows, which the engine finds without handing out a row."""
 
+    by_argmax = True
     draws: Draws | None = None
 
     def cut(self, draft: IntArray) -> IntArray:
         """All of it."""
         return draft
 
-    def __call__(self, draft: IntArray, logits: FloatArray, q: Sequence[Distribution]) -> Accepted:
+    def __call__(self, draft: IntArray, ctx_tgt: Context, q: Sequence[Distribution]) -> Accepted:
         """See accept_greedy()."""
-        return accept_greedy(draft, logits)
+        return accept_greedy(draft, ctx_tgt.argmax())
 
 
 class MatchRule:
     """Sample-and-match, or greedy when the sampler is."""
 
+    by_argmax = False
     draws: Draws | None = None
 
     def __init__(self, sampler: Sampler) -> None:
@@ -156,13 +159,15 @@ class MatchRule:
         """Up to the first token that the grammar forbids."""
         return draft[: self._sampler.n_possible(draft.tolist())]
 
-    def __call__(self, draft: IntArray, logits: FloatArray, q: Sequence[Distribution]) -> Accepted:
+    def __call__(self, draft: IntArray, ctx_tgt: Context, q: Sequence[Distribution]) -> Accepted:
         """See accept_match()."""
-        return accept_match(draft, logits, self._sampler)
+        return accept_match(draft, ctx_tgt.logits_view(), self._sampler)
 
 
 class RatioRule:
     """Acceptance by probability ratio, of tokens drawn as `draws` says; best tokens are right, too."""
+
+    by_argmax = False
 
     def __init__(self, sampler: Sampler, draws: Draws) -> None:
         self.draws: Draws | None = draws
@@ -175,10 +180,10 @@ class RatioRule:
         self._is_cut = n_possible < len(draft)
         return draft[:n_possible]
 
-    def __call__(self, draft: IntArray, logits: FloatArray, q: Sequence[Distribution]) -> Accepted:
+    def __call__(self, draft: IntArray, ctx_tgt: Context, q: Sequence[Distribution]) -> Accepted:
         """See accept_ratio()."""
         is_cut, self._is_cut = self._is_cut, False
-        return accept_ratio(draft, logits, self._sampler, q, is_cut=is_cut)
+        return accept_ratio(draft, ctx_tgt.logits_view(), self._sampler, q, is_cut=is_cut)
 
 
 def make_rule(params: SamplingParams, prompt: Iterable[int] = (), grammar: Grammar | None = None) -> AcceptRule:

@@ -152,6 +152,22 @@ class Context:
         """Read-only view of the logits, float32 [n_outputs, n_vocab]; while it lives the context refuses to decode."""
         return self._core.logits_view()
 
+    def set_argmax(self, value: bool, *, keep_logits: bool = False) -> None:
+        """Search the arg-max of each row of logits while computing, from the next decode on, for argmax().
+
+        No row of n_vocab logits is copied then, and logits() has nothing to give, unless keep_logits.
+        """
+        self._core.set_argmax(check_bool("value", value), check_bool("keep_logits", keep_logits))
+
+    def argmax(self) -> list[int]:
+        """The token with the largest logit of each row of the last decode [n_outputs]; of equal ones the lowest id.
+
+        Raises:
+            NextnError: set_argmax() was not called before, or nothing was decoded with outputs.
+            DecodeError: The logits are no numbers.
+        """
+        return self._core.argmax()
+
     def hidden(self) -> FloatArray:
         """Copy of the rows that feed the draft head, float32 [n_tokens, n_embd], one per token of the last decode."""
         return self._core.hidden()

@@ -213,6 +213,7 @@ class Speculator(Forms):
 
     def _begin(self, state: State) -> None:
         """Go back to what the memories share with the new prompt, as far as a checkpoint allows; forget the rest."""
+        self._ctx_tgt.set_argmax(state.rule.by_argmax, keep_logits=state.logprobs is not None)
         if self._drawing:
             self._drawing.draw(state.rule.draws)
         checkpoint = self._checkpoints.find(state.prompt)
@@ -256,10 +257,10 @@ class Speculator(Forms):
 
     def _accept(self, state: State, draft: IntArray) -> Accepted:
         """Compare the draft with what the target itself chooses at each position."""
-        logits = self._ctx_tgt.logits_view()
-        accepted = state.rule(draft, logits, self._drawing.q() if self._drawing else ())
+        accepted = state.rule(draft, self._ctx_tgt, self._drawing.q() if self._drawing else ())
         if state.logprobs is not None:
-            state.logprobs.note([*draft[: accepted.n_accepted].tolist(), accepted.id_next], logits)
+            kept = [*draft[: accepted.n_accepted].tolist(), accepted.id_next]
+            state.logprobs.note(kept, self._ctx_tgt.logits_view())
         return accepted
 
     def _roll_back(self, state: State, draft: IntArray, emitted: Emitted) -> None:

@@ -70,9 +70,10 @@ def test_memory_usage_names_the_same_weights(demo, make_context):
 def test_large_weights_ask_for_huge_pages(run_python, heavy):
     printed = run_python(
         f"""
+    import pathlib
     model = nextn.Model({str(heavy("q8_0"))!r}, use_mmap=False)
     size = 0
-    for line in open("/proc/self/smaps"):
+    for line in pathlib.Path("/proc/self/smaps").read_text().splitlines():
         name, _, rest = line.partition(":")
         size = int(rest.split()[0]) if name == "Size" else size
         if name == "VmFlags" and "hg" in rest.split() and size >= 32 << 10:

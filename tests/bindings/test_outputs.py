@@ -176,3 +176,31 @@ def test_close(demo, tokens):
     for use in uses:
         with pytest.raises(nextn.ClosedError, match="the context is closed"):
             use()
+
+
+@pytest.mark.parametrize("outputs", ["all", "last"])
+def test_the_arg_max_is_that_of_the_logits(context, tokens, outputs):
+    context.set_argmax(True, keep_logits=True)
+    for n in (1, 3, len(tokens)):
+        context.seq_rm(0, -1, -1)
+        context.decode(tokens[:n], outputs=outputs)
+        assert context.argmax() == context.logits().argmax(axis=1).tolist()
+
+
+def test_the_arg_max_alone(context, tokens):
+    context.decode(tokens)
+    expected = context.logits().argmax(axis=1).tolist()
+    with pytest.raises(nextn.NextnError, match=r"there is no arg-max; call set_argmax\(True\)"):
+        context.argmax()
+    context.set_argmax(True)
+    context.seq_rm(0, -1, -1)
+    context.decode(tokens)
+    assert context.argmax() == expected
+    with pytest.raises(nextn.NextnError, match="the last decode kept the arg-max alone"):
+        context.logits()
+    context.set_argmax(False)
+    assert context.argmax() == expected  # of the last decode still
+    context.decode([1])
+    assert context.logits().shape[0] == 1
+    with pytest.raises(nextn.NextnError, match="there is no arg-max"):
+        context.argmax()

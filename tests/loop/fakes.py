@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from nextn.errors import ClosedError, ContextOverflowError, DecodeError, NoNextnLayerError
+from nextn.sampling import argmax_rows
 
 N_VOCAB = 96
 N_EMBD = 16
@@ -126,6 +127,12 @@ class FakeContext:
     def logits_view(self):
         self._check()
         return self._logits[:]
+
+    def set_argmax(self, value, *, keep_logits=False):
+        self._check()
+
+    def argmax(self):
+        return argmax_rows(self.logits_view())
 
     def hidden(self):
         return self.hidden_view().copy()

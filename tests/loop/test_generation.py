@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import threading
 
-import numpy as np
 import pytest
 from engine import DEMO, SIZES, chat_prompt, heldout_prompts
 from nextn.accept import GreedyRule, accept_greedy
@@ -146,10 +145,8 @@ def force_script(spec, script):
         state, done = request(*args, **options), [0]
 
         class Scripted(GreedyRule):
-            def __call__(self, draft, logits, q):
-                rows = np.zeros(logits.shape, np.float32)
-                rows[np.arange(len(rows)), (script + [0] * 9)[done[0] : done[0] + len(rows)]] = 1.0
-                accepted = accept_greedy(draft, rows)
+            def __call__(self, draft, ctx_tgt, q):
+                accepted = accept_greedy(draft, (script + [0] * 9)[done[0] : done[0] + len(draft) + 1])
                 done[0] += accepted.n_accepted + 1
                 return accepted
 

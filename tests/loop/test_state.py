@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import nextn.accept
 import numpy as np
 import pytest
 from engine import DEMO, SIZES, chat_prompt, corrupted, heldout_prompts
@@ -11,6 +10,7 @@ from nextn.drafting import ScriptedDrafter
 from nextn.errors import DecodeError
 from nextn.model import Model
 from nextn.options import DraftParams
+from nextn.sampling import Sampler
 from nextn.speculator import Speculator
 
 FIXED = DraftParams(n_max=5, adaptive=False, vocab="full")  # drafts depend on the text alone
@@ -40,6 +40,7 @@ def fresh_logits(model, prompt, tokens, probe):
 
 def next_logits(context, probe):
     """Logits after each probe token."""
+    context.set_argmax(False)  # a greedy request keeps no logits
     rows = []
     for token in probe:
         context.decode([token])
@@ -173,18 +174,18 @@ def fail_after(monkeypatch, place, method, n_before, error):
 def test_an_error_that_the_caller_keeps_does_not_block_the_next_request(demo, monkeypatch):
     """Its traceback holds frames; a view of the logits in one of them would make the engine refuse to decode."""
     prompt = chat_prompt(demo, "hi")
-    argmax, n_calls = nextn.accept.argmax_rows, [0]
+    sample, n_calls = Sampler.sample, [0]
 
-    def interrupted(logits):
+    def interrupted(self, logits):
         n_calls[0] += 1
         if n_calls[0] == 4:
             raise KeyboardInterrupt
-        return argmax(logits)
+        return sample(self, logits)
 
     with Speculator(demo, draft=DraftParams(n_max=1, adaptive=False), **SIZES) as spec:
         expected = spec.generate(prompt, max_tokens=30).tokens
-        monkeypatch.setattr(nextn.accept, "argmax_rows", interrupted)
-        with pytest.raises(KeyboardInterrupt) as kept:
-            spec.generate(prompt, max_tokens=30)
+        monkeypatch.setattr(Sampler, "sample", interrupted)
+        with pytest.raises(KeyboardInterrupt) as kept:  # a bias of no weight: the rule reads whole rows
+            spec.generate(prompt, max_tokens=30, logit_bias={1: 1e-3})
         assert spec.generate(prompt, max_tokens=30).tokens == expected
         assert kept.value.__traceback__ is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from nextn.accept import (
@@ -14,7 +16,6 @@ from nextn.accept import (
     accept_ratio,
     make_rule,
 )
-from nextn.errors import DecodeError
 from nextn.options import SamplingParams
 from nextn.sampling import Distribution, Sampler
 
@@ -44,18 +45,11 @@ def ids(*tokens):
     ],
 )
 def test_greedy(draft, target, expected):
-    assert accept_greedy(ids(*draft), rows(*target)) == Accepted(*expected)
-
-
-def test_greedy_takes_the_lowest_of_equal_logits():
-    logits = np.zeros((2, 6), dtype=np.float32)
-    logits[:, [2, 4]] = 1.0
-    assert accept_greedy(ids(2), logits) == (1, 2)
-    assert accept_greedy(ids(4), logits) == (0, 2)
+    assert accept_greedy(ids(*draft), target) == Accepted(*expected)
 
 
 def test_greedy_results_are_plain_ints():
-    n_accepted, id_next = accept_greedy(ids(1), rows(1, 2))
+    n_accepted, id_next = accept_greedy(ids(1), [1, 2])
     assert type(n_accepted) is int
     assert type(id_next) is int
 
@@ -68,15 +62,7 @@ def test_greedy_equals_its_definition_on_random_rounds():
         n_accepted = 0
         while n_accepted < n_draft and draft[n_accepted] == target[n_accepted]:
             n_accepted += 1
-        assert accept_greedy(ids(*draft), rows(*target)) == (n_accepted, target[n_accepted])
-
-
-def test_nan_is_an_error_at_any_row():
-    for row in range(3):
-        logits = rows(1, 2, 3)
-        logits[row, 5] = np.nan
-        with pytest.raises(DecodeError, match="NaN"):
-            accept_greedy(ids(1, 2), logits)
+        assert accept_greedy(ids(*draft), target.tolist()) == (n_accepted, target[n_accepted])
 
 
 def sampler_of(**options):
@@ -102,12 +88,12 @@ def test_sampled_does_not_read_behind_the_first_rejected_token():
 
 
 def test_rules_of_one_request_share_nothing_with_the_next():
-    logits = np.zeros((1, 50), dtype=np.float32)
+    outputs = SimpleNamespace(logits_view=lambda: np.zeros((1, 50), dtype=np.float32))
     for accept in ("ratio", "match"):
         params = SamplingParams(temperature=1.0, seed=3, accept=accept)
         first, second = make_rule(params), make_rule(params)
-        drawn = [first(ids(), logits, ()).id_next for _ in range(10)]
-        assert drawn == [second(ids(), logits, ()).id_next for _ in range(10)]
+        drawn = [first(ids(), outputs, ()).id_next for _ in range(10)]
+        assert drawn == [second(ids(), outputs, ()).id_next for _ in range(10)]
         assert len(set(drawn)) > 1
 
 

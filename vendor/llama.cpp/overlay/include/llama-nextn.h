@@ -82,8 +82,9 @@ LLAMA_API bool llama_context_nextn_seq_rm(struct llama_context * ctx_tgt, llama_
 // copied to the host. with_p: its probability in the soft-max over the row, too.
 LLAMA_API void llama_set_nextn_best(struct llama_context * ctx, bool value, bool with_p, bool keep_logits);
 
-// The best token of token i of the last batch (the lowest id among equals; negative i counts from the end) and, when
-// asked for, its probability. False when that token was no output, or the search is off. p may be NULL.
+// The best token of token i of the last batch (the lowest id among equals, LLAMA_TOKEN_NULL when no logit is a number;
+// negative i counts from the end) and, when asked for, its probability. False when that token was no output, or the
+// search is off. p may be NULL.
 LLAMA_API bool llama_get_nextn_best_ith(struct llama_context * ctx, int32_t i, llama_token * id, float * p);
 
 //

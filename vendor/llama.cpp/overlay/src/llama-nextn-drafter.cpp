@@ -269,6 +269,9 @@ int32_t llama_nextn_drafter::chain(llama_seq_id seq_id, llama_token id_last, int
             seq.n_steps == 0 ? length.first_draft_took(t) : length.next_draft_took(t);
         }
         seq.n_steps++;
+        if (best.id == LLAMA_TOKEN_NULL) {
+            break; // the head gave no number
+        }
         if (best.p < params.p_min) {
             break;
         }
@@ -331,9 +334,9 @@ int32_t llama_nextn_drafter::draft(llama_seq_id seq_id, llama_token id_last, int
 }
 
 void llama_nextn_drafter::accept(llama_seq_id seq_id, int32_t n_sent, int32_t n_accepted, double t_verify) {
-    auto & seq = seqs[seq_id];
-    n_sent     = std::clamp(n_sent, 0, (int32_t) seq.p.size());
-    n_accepted = std::clamp(n_accepted, 0, n_sent);
+    auto & seq    = seqs[seq_id];
+    n_sent        = std::clamp(n_sent, 0, (int32_t) seq.p.size());
+    n_accepted    = std::clamp(n_accepted, 0, n_sent);
     auto & length = seq.get_length();
     length.saw(seq.p, n_sent, n_accepted);
     if (seq.steady()) {
@@ -349,7 +352,7 @@ void llama_nextn_drafter::accept(llama_seq_id seq_id, int32_t n_sent, int32_t n_
     for (int32_t i = 0; i < n_accepted; ++i) {
         miss -= miss_gain * miss;
     }
-    if (!steady) {
+    if (!seq.steady()) {
         fit_prefix();
     }
 }

@@ -44,9 +44,9 @@ private:
         llama_token              ahead = LLAMA_TOKEN_NULL; // draft() computed this token's row before it was fed
 
         llama_nextn_length       length;
-        llama_nextn_length       steady_length; // of a request whose drafts must not depend on the clock
-        std::vector<llama_token> drafted;       // in this round
-        std::vector<float>       p;             // and their probabilities
+        llama_nextn_length       steady_length;    // of a request whose drafts must not depend on the clock
+        std::vector<llama_token> drafted;          // in this round
+        std::vector<float>       p;                // and their probabilities
         int32_t                  n_steps      = 0; // draft steps paid
         int32_t                  n_graphs_tgt = 0; // that the target had built before this round's verification
 

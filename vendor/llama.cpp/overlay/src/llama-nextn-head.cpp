@@ -262,7 +262,7 @@ llama_nextn_best llama_nextn_combine_best(const float * parts, const llama_nextn
         }
     }
     if (row < 0) {
-        return {0, 0.0f}; // only NaN: whatever is proposed, the target decides
+        return {LLAMA_TOKEN_NULL, 0.0f};
     }
     float sum = 0;
     for (int64_t i = 0; i < llama_nextn_best_parts; ++i) {

@@ -88,5 +88,6 @@ ggml_tensor * llama_nextn_short_head(ggml_context * ctx0, llm_graph_result & res
 ggml_tensor * llama_nextn_build_best(ggml_context * ctx0, ggml_tensor * logits, ggml_tensor * extra,
                                      const llama_nextn_shortlist * shortlist, bool with_p);
 
-// Combine the parts of one row. The token is that of the lowest row among equals.
+// Combine the parts of one row. The token is that of the lowest row among equals; LLAMA_TOKEN_NULL when no logit is a
+// number.
 llama_nextn_best llama_nextn_combine_best(const float * parts, const llama_nextn_shortlist * shortlist);

@@ -41,8 +41,7 @@ void llama_nextn_length::counts::fade(double factor) {
     trials *= factor;
 }
 
-llama_nextn_length::llama_nextn_length(int n_max)
-    : n_max(std::clamp(n_max, 0, k_max)), probe_interval(probe_first) {
+llama_nextn_length::llama_nextn_length(int n_max) : n_max(std::clamp(n_max, 0, k_max)), probe_interval(probe_first) {
     learn_expected();
     fit_line();
 }

@@ -81,8 +81,8 @@ private:
     int    best_ahead(const std::vector<float> & p, bool drafted_only, double & value) const;
     int    n_max;
 
-    std::array<cost, k_max + 2>   verify;         // by width
-    double                        line_at_one;    // v(n) is about line_at_one + (n - 1) * line_slope
+    std::array<cost, k_max + 2>   verify;      // by width
+    double                        line_at_one; // v(n) is about line_at_one + (n - 1) * line_slope
     double                        line_slope;
     cost                          draft_first;
     cost                          draft_next;
