@@ -22,10 +22,10 @@ own_cpp = $(shell find csrc vendor/llama.cpp/overlay -name '*.cpp' -o -name '*.c
 .DELETE_ON_ERROR:
 # Recipes share .venv and the build directories.
 .NOTPARALLEL:
-.PHONY: help demo test lint lint-python lint-types lint-cpp lint-stubs lint-vendor format stubs build wheel clean
+.PHONY: help demo test test-long lint lint-python lint-types lint-cpp lint-stubs lint-vendor format stubs build wheel clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: build ## generate from the bundled model, plain and speculative, side by side
 	$(bin)/python -m nextn demo $(ARGS)
@@ -33,7 +33,11 @@ demo: build ## generate from the bundled model, plain and speculative, side by s
 # Threads that wait sleep: when another process has a core, spinning ones make small models up to 100 times slower.
 test: export OMP_WAIT_POLICY ?= passive
 test: build wheel $(stamp)/test ## build, then run the tests (ARGS goes to pytest)
-	$(bin)/python -m pytest $(ARGS)
+	$(bin)/python -m pytest -m "not long" $(ARGS)
+
+test-long: export OMP_WAIT_POLICY ?= passive
+test-long: build $(stamp)/test ## run the tests that take minutes
+	$(bin)/python -m pytest -m long $(ARGS)
 
 lint: lint-python lint-types lint-cpp lint-stubs lint-vendor ## ruff, mypy, clang-format, stubs, vendor (-k: all of them)
 

@@ -62,6 +62,7 @@ class ContextHandle : public ProcessBound {
     bool has_drafter = false;                 // a drafter computes on it, in its own way
     std::weak_ptr<ContextHandle> partner;     // also guarded by the pairing lock
     std::weak_ptr<ContextHandle> viewed;      // alive while a view is
+    std::shared_ptr<void> keep;               // what the engine context points to
     std::exception_ptr interrupted = nullptr; // what a signal handler raised during the decode
 
     std::atomic<bool> abort_requested{false}; // of the decode that runs

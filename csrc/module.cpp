@@ -3,7 +3,7 @@
 //   handles.h  owners of the engine's model and context       decode.h     the decode call and its checks
 //   params.h   options, checked                               model_file.h what is wrong with a file, its metadata
 //   views.h    rows as numpy arrays                           log.h        the engine's log lines
-//   drafter.h  the draft engine
+//   drafter.h  the draft engine                              imatrix.h    inputs of the weights, collected
 //   errors.h   exceptions and return codes                    process.h    fork(), exit, signals
 
 #include "errors.h"
@@ -21,9 +21,11 @@ PYBIND11_MODULE(_core, m) {
 
     nextn::register_engine(m);
     nextn::register_model(m);
+    nextn::register_imatrix(m); // before the contexts, which take one
     nextn::register_context(m);
     nextn::register_drafter(m);
     nextn::register_length(m);
     nextn::register_chat(m);
     nextn::register_grammar(m);
+    nextn::register_quantize(m);
 }

@@ -136,6 +136,10 @@ llama_context_params to_context_params(const llama_model * model, const std::str
     params.offload_kqv = options.offload_kqv;
     params.nextn_draft = options.nextn_draft;
     params.no_perf = true;
+    if (options.imatrix) {
+        params.cb_eval = Imatrix::on_node;
+        params.cb_eval_user_data = options.imatrix.get();
+    }
 
     check_refusal(model, path, params);
     check_sequences(params);

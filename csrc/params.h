@@ -2,9 +2,11 @@
 
 // Options of a context, checked before the engine sees them: it would assert on some of these.
 
+#include "imatrix.h"
 #include "llama.h"
 
 #include <cstdint>
+#include <memory>
 #include <string>
 
 namespace nextn {
@@ -22,6 +24,7 @@ struct ContextOptions {
     int64_t n_rs_seq;
     bool nextn_draft;
     bool offload_kqv;
+    std::shared_ptr<Imatrix> imatrix; // collects what this context computes; may be null
 };
 
 // Throws ValueError for an option out of its range, NoNextnLayerError or ContextCreateError for a context that this

@@ -11,5 +11,7 @@ void register_drafter(pybind11::module_ & m);
 void register_length(pybind11::module_ & m);
 void register_chat(pybind11::module_ & m);
 void register_grammar(pybind11::module_ & m);
+void register_imatrix(pybind11::module_ & m);
+void register_quantize(pybind11::module_ & m);
 
 } // namespace nextn

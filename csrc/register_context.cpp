@@ -30,20 +30,23 @@ static std::unique_ptr<Context> make_context(const Model & model_ref, int64_t n_
                                              int64_t n_seq_max, int64_t n_threads, int64_t n_threads_batch,
                                              const std::string & type_k, const std::string & type_v,
                                              const std::string & flash_attn, int64_t n_rs_seq, bool nextn_draft,
-                                             const std::string & hidden_tap, bool offload_kqv) {
+                                             const std::string & hidden_tap, bool offload_kqv,
+                                             const std::optional<std::shared_ptr<Imatrix>> & imatrix_ref) {
+    const std::shared_ptr<Imatrix> imatrix = imatrix_ref.value_or(nullptr);
     const std::shared_ptr<ModelHandle> model = model_ref.get();
     check_can_compute();
     const llama_nextn_tap tap = to_tap(hidden_tap);
     const llama_context_params params =
         to_context_params(model->model, model->path,
                           {n_ctx, n_batch, n_ubatch, n_seq_max, n_threads, n_threads_batch, type_k, type_v, flash_attn,
-                           n_rs_seq, nextn_draft, offload_kqv});
+                           n_rs_seq, nextn_draft, offload_kqv, imatrix});
     const LogCapture log;
     llama_context * ctx = llama_init_from_model(model->model, params);
     if (!ctx) {
         throw_context_error(log.reason());
     }
     const auto handle = std::make_shared<ContextHandle>(ctx, model, params);
+    handle->keep = imatrix;
     if (handle->is_recurrent && llama_n_rs_seq(ctx) < params.n_rs_seq) {
         throw Error(ErrorKind::ContextCreate, "the engine keeps no snapshots of the recurrent layers of " +
                                                   meta_architecture(model->model) + "; only n_rs_seq=0 is possible");
@@ -146,7 +149,7 @@ void register_context(py::module_ & m) {
     c.def(py::init(&make_context), py::arg("model"), py::kw_only(), py::arg("n_ctx"), py::arg("n_batch"),
           py::arg("n_ubatch"), py::arg("n_seq_max"), py::arg("n_threads"), py::arg("n_threads_batch"),
           py::arg("type_k"), py::arg("type_v"), py::arg("flash_attn"), py::arg("n_rs_seq"), py::arg("nextn_draft"),
-          py::arg("hidden_tap"), py::arg("offload_kqv"), nogil());
+          py::arg("hidden_tap"), py::arg("offload_kqv"), py::arg("imatrix"), nogil());
     c.def("close", &Context::close, nogil(), "Free it, after a running decode.");
     def_decode(c);
     def_memory(c);

@@ -24,6 +24,7 @@ from nextn.errors import (
     ServerError,
     UnsupportedArchitectureError,
 )
+from nextn.gguf import verify
 from nextn.logprobs import TokenLogprobs
 from nextn.model import Model
 from nextn.options import ChatParams, DraftParams, GenerateParams, SamplingParams
@@ -64,4 +65,5 @@ __all__ = [
     "__version__",
     "bundled_model",
     "server_binary",
+    "verify",
 ]

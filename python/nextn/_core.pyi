@@ -16,6 +16,7 @@ __all__: list[str] = [
     "DraftLength",
     "Drafter",
     "Grammar",
+    "Imatrix",
     "Model",
     "build_stamp",
     "engine_info",
@@ -23,6 +24,8 @@ __all__: list[str] = [
     "json_schema_to_grammar",
     "load_backends",
     "n_backends",
+    "quantize",
+    "quantized_types",
 ]
 
 class Model:
@@ -105,6 +108,16 @@ class Model:
     @property
     def size(self) -> int: ...
 
+class Imatrix:
+    """
+    Sums of the squares of what each weight of a block is multiplied with.
+    """
+    def __init__(self) -> None: ...
+    def entries(self) -> dict[str, tuple[numpy.typing.NDArray[numpy.float64], numpy.typing.NDArray[numpy.int64]]]:
+        """
+        By the weight's name: sums, float64 [n_matrix, n_col], and number of rows, int64 [n_matrix].
+        """
+
 class Context:
     """
     State of sequences over a model, and the decode call.
@@ -126,6 +139,7 @@ class Context:
         nextn_draft: bool,
         hidden_tap: str,
         offload_kqv: bool,
+        imatrix: Imatrix | None,
     ) -> None: ...
     def abort(self) -> None:
         """
@@ -488,4 +502,37 @@ def load_backends(path: str) -> None:
 def n_backends() -> int:
     """
     Number of compute backends that are loaded.
+    """
+
+def quantize(
+    path_in: bytes,
+    path_out: bytes,
+    *,
+    file_type: typing.SupportsInt | typing.SupportsIndex,
+    n_threads: typing.SupportsInt | typing.SupportsIndex,
+    overrides: collections.abc.Sequence[tuple[str, typing.SupportsInt | typing.SupportsIndex]],
+    imatrix: collections.abc.Mapping[str, typing.Annotated[numpy.typing.ArrayLike, numpy.float32]],
+    metadata: collections.abc.Mapping[str, typing.SupportsInt | typing.SupportsIndex | str],
+    allow_requantize: bool,
+) -> None:
+    """
+    Write a quantized file.
+    """
+
+def quantized_types(
+    *,
+    architecture: str,
+    sizes: collections.abc.Mapping[str, typing.SupportsInt | typing.SupportsIndex],
+    file_type: typing.SupportsInt | typing.SupportsIndex,
+    tensors: collections.abc.Sequence[
+        tuple[
+            str,
+            collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex],
+            typing.SupportsInt | typing.SupportsIndex,
+        ]
+    ],
+    overrides: collections.abc.Sequence[tuple[str, typing.SupportsInt | typing.SupportsIndex]],
+) -> list[int]:
+    """
+    The type that each tensor (name, shape, type) gets in a file of this type.
     """

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from nextn._cli import chat, demo, doctor, generate, inspect
+from nextn._cli.file_tables import add_file_commands
 from nextn._cli.parser import CACHE_TYPES, FLASH_ATTENTION, Parser, ShowVersion, number, text, whole
 from nextn._cli.run import run
 from nextn._cli.sampling import add_sampling, add_template
@@ -23,7 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The arguments after the program's name; None takes those of the process.
 
     Returns:
-        The exit code: 0, 1 for an error, 2 for wrong usage, 130 for an interrupt, 141 for a closed pipe.
+        The exit code: 0, 1 for an error, 2 for wrong usage, 130 for an interrupt, 141 for a closed pipe; for nextn
+        verify 1 and 2 say what is wrong with the file.
     """
     return run(build_parser(), argv)
 
@@ -42,6 +44,7 @@ def build_parser() -> Parser:
     _add_inspect(commands)
     _add_demo(commands)
     _add_doctor(commands)
+    add_file_commands(commands, _add_output)
     return parser
 
 

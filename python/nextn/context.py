@@ -42,6 +42,7 @@ class Context:
         nextn_draft: Make a draft context: it runs the draft head alone, over the same weights.
         hidden_tap: Which hidden row feeds the head: "post" (after the final norm), "pre", "auto" (by architecture).
         offload_kqv: Keep the KV cache on the GPU when there is one.
+        imatrix: Collects what the weights are multiplied with in every decode; see nextn.quantize.collect.
 
     Raises:
         NoNextnLayerError: nextn_draft over a model without a draft head, or loaded with load_nextn=False.
@@ -68,6 +69,7 @@ class Context:
         nextn_draft: bool = False,
         hidden_tap: HiddenTap = "auto",
         offload_kqv: bool = True,
+        imatrix: _core.Imatrix | None = None,
     ) -> None:
         if not isinstance(model, Model):
             raise TypeError(f"model must be a nextn.Model, not {type(model).__name__}")
@@ -96,6 +98,7 @@ class Context:
             nextn_draft=check_bool("nextn_draft", nextn_draft),
             hidden_tap=hidden_tap,
             offload_kqv=check_bool("offload_kqv", offload_kqv),
+            imatrix=imatrix,
         )
 
     # Decoding

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, TypeAlias
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from nextn import _core
+from nextn.gguf.verification import check_loadable
 from nextn.options import check_bool, check_int, name_unknown_keywords
 
 __all__ = ["Model", "ProgressCallback", "TokenIds"]
@@ -56,6 +58,7 @@ class Model:
         if progress is not None and not callable(progress):
             raise TypeError(f"progress must be callable or None, not {type(progress).__name__}")
         self._path = os.fsdecode(path)
+        _check_before_loading(self._path)
         self._metadata: dict[str, object] | None = None
         self._core = _core.Model(
             os.fsencode(path),  # names of files need not be UTF-8
@@ -244,3 +247,16 @@ class Model:
     def __repr__(self) -> str:
         """Path and state, for people."""
         return f"Model({self._path!r}{', closed' if self.closed else ''})"
+
+
+def _check_before_loading(path: str) -> None:
+    """Keep files from the engine that would end the process; what is no GGUF file at all it names well itself."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return
+        with open(path, "rb") as file:
+            is_gguf = file.read(4) == b"GGUF"
+    except (OSError, ValueError):
+        return
+    if is_gguf:
+        check_loadable(path)

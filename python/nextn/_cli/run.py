@@ -26,7 +26,7 @@ def run(parser: Parser, argv: Sequence[str] | None) -> int:
                 return USAGE
             debug = debug or args.debug
             _prepare_streams(verbose=args.verbose)
-            args.run(args)
+            return args.run(args) or OK
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()
@@ -47,7 +47,6 @@ def run(parser: Parser, argv: Sequence[str] | None) -> int:
         complain(describe(error))
         _forget_stdout()
         return USAGE if isinstance(error, ValueError) else ERROR
-    return OK
 
 
 def _prepare_streams(*, verbose: bool) -> None:

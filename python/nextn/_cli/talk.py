@@ -39,6 +39,36 @@ class LoadProgress:
         print(f"\rloading the model: {percent} %{end}", end="", file=sys.stderr, flush=True)
 
 
+class Progress:
+    """Shows how much of a longer work is done and how long the rest may take: on a terminal, until the block ends."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._start = perf_counter()
+        self._shown = 0.0
+        self._wanted = sys.stderr is not None and sys.stderr.isatty()
+
+    def __call__(self, share: float) -> None:
+        """Show the share, 0 to 1, that is done."""
+        now = perf_counter()
+        if not self._wanted or now - self._shown < 0.1:
+            return
+        self._shown = now
+        left = (now - self._start) * (1 - share) / share if share > 0 else 0.0
+        bar = "#" * round(30 * share)
+        line = f"\r{self._what} [{bar:<30}] {share:4.0%}, {left:.0f} s left "
+        print(line, end="", file=sys.stderr, flush=True)
+
+    def __enter__(self) -> Progress:
+        """Give itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove the line."""
+        if self._shown:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
 def summary(stats: Stats, *, drafting: bool, limit: str | None) -> str:
     """What people want to know after a generation, in one line; limit is what cut the text off, if anything did."""
     tokens = f"{stats.completion_tokens} {'token' if stats.completion_tokens == 1 else 'tokens'}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -153,7 +153,11 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     Raises:
         ModelFileError: The file, or one of its parts, is missing, damaged, or no model.
     """
-    headers = _read_parts(Path(path))
+    return describe(read_parts(Path(path)))
+
+
+def describe(headers: Sequence[GgufHeader]) -> Inspection:
+    """The description of a model whose headers are read; see `inspect`."""
     keys = _Keys(headers[0])
     tensors = [tensor for header in headers for tensor in header.tensors]
     stated = keys.text("general.architecture")
@@ -192,7 +196,7 @@ class _Keys:
     """Metadata by key, with an error when a value is of the wrong kind."""
 
     def __init__(self, header: GgufHeader) -> None:
-        self._path = header.path
+        self.path = header.path
         self.values: Mapping[str, MetadataValue] = header.metadata
 
     def integer(self, key: str) -> int | None:
@@ -200,14 +204,14 @@ class _Keys:
         value = self.values.get(key)
         if value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 0):
             return value
-        raise ModelFileError(f"{self._path}: metadata {key!a} must be a whole number, not {_shown(value)}")
+        raise ModelFileError(f"{self.path}: metadata {key!a} must be a whole number, not {_shown(value)}")
 
     def text(self, key: str) -> str | None:
         """A text, None when the key is absent."""
         value = self.values.get(key)
         if value is None or isinstance(value, str):
             return value
-        raise ModelFileError(f"{self._path}: metadata {key!a} must be a text, not {_shown(value)}")
+        raise ModelFileError(f"{self.path}: metadata {key!a} must be a text, not {_shown(value)}")
 
 
 def _shown(value: MetadataValue) -> str:
@@ -215,7 +219,7 @@ def _shown(value: MetadataValue) -> str:
     return "an array" if isinstance(value, MetadataArray) else ascii(value)[:60]
 
 
-def _read_parts(path: Path) -> list[GgufHeader]:
+def read_parts(path: Path) -> list[GgufHeader]:
     """The header of the file, or of every file of a model in parts."""
     header = read_header(path)
     n_files = _Keys(header).integer("split.count") or 1
@@ -224,9 +228,16 @@ def _read_parts(path: Path) -> list[GgufHeader]:
     match = _SPLIT_NAME.fullmatch(path.name)
     if match is None or n_files > _MAX_FILES or int(match[3]) != n_files:
         raise ModelFileError(
-            f"{path} is one of {n_files:,} files of a model, but is not named NAME-00001-of-{n_files:05d}.gguf"
+            f"{path}: is one of {n_files:,} files of a model, but not named like it; the engine finds the others by "
+            f"their names: NAME-00001-of-{n_files:05d}.gguf"
         )
-    return [read_header(path.with_name(f"{match[1]}-{i + 1:05d}-of-{match[3]}.gguf")) for i in range(n_files)]
+    parts = [path.with_name(f"{match[1]}-{i + 1:05d}-of-{match[3]}.gguf") for i in range(n_files)]
+    for i, part in enumerate(parts):
+        if not part.exists():
+            raise ModelFileError(
+                f"{path}: part {i + 1} of {n_files} is missing: {part}; put all parts into one directory"
+            )
+    return [read_header(part) for part in parts]
 
 
 def _count_layers(keys: _Keys, architecture: str, tensors: Iterable[TensorInfo]) -> tuple[int | None, int]:
@@ -240,7 +251,8 @@ def _count_layers(keys: _Keys, architecture: str, tensors: Iterable[TensorInfo])
         return None, n_nextn
     if n_nextn >= max(n_blocks, 1):
         raise ModelFileError(
-            f"{architecture}.nextn_predict_layers is {n_nextn:,} of {n_blocks:,} blocks: no trunk layer is left"
+            f"{keys.path}: {architecture}.nextn_predict_layers is {n_nextn:,} of {n_blocks:,} blocks: "
+            "no trunk layer is left"
         )
     return n_blocks - n_nextn, n_nextn
 

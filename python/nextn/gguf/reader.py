@@ -14,6 +14,7 @@ Layout of a file (GGUF specification, ggml/docs/gguf.md; everything little-endia
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from dataclasses import dataclass
@@ -105,6 +106,8 @@ class GgufHeader:
         metadata: Values by key, in the order of the file.
         tensors: In the order of the file.
         data_offset: Byte where the tensor data begins.
+        kinds: Kind of each metadata value, by key.
+        spans: First byte and end of each metadata value together with its kind, by key: what a copy of it takes over.
     """
 
     path: Path
@@ -114,6 +117,8 @@ class GgufHeader:
     metadata: dict[str, MetadataValue]
     tensors: tuple[TensorInfo, ...]
     data_offset: int
+    kinds: dict[str, ValueType] = dataclasses.field(default_factory=dict)
+    spans: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
 
 
 def read_header(path: str | os.PathLike[str]) -> GgufHeader:
@@ -132,7 +137,9 @@ def read_header(path: str | os.PathLike[str]) -> GgufHeader:
     with open_file(path) as file:
         cursor = Cursor(file, path)
         version, n_tensors, n_metadata = _read_prologue(cursor)
-        metadata = _read_metadata(cursor, n_metadata)
+        kinds: dict[str, ValueType] = {}
+        spans: dict[str, tuple[int, int]] = {}
+        metadata = _read_metadata(cursor, n_metadata, kinds, spans)
         alignment = _alignment(cursor, metadata)
         entries = _read_tensor_entries(cursor, n_tensors)
     data_offset = _pad(cursor.position, alignment)
@@ -144,6 +151,8 @@ def read_header(path: str | os.PathLike[str]) -> GgufHeader:
         metadata=metadata,
         tensors=_place_tensors(cursor, entries, data_offset, alignment),
         data_offset=data_offset,
+        kinds=kinds,
+        spans=spans,
     )
 
 
@@ -209,8 +218,10 @@ def _readcount_of(cursor: Cursor, field: str, bytes_each: int, limit: int) -> in
     return count
 
 
-def _read_metadata(cursor: Cursor, n_metadata: int) -> dict[str, MetadataValue]:
-    """Read the metadata entries."""
+def _read_metadata(
+    cursor: Cursor, n_metadata: int, kinds: dict[str, ValueType], spans: dict[str, tuple[int, int]]
+) -> dict[str, MetadataValue]:
+    """Read the metadata entries; their kinds and places go into the two dictionaries."""
     metadata: dict[str, MetadataValue] = {}
     for i in range(n_metadata):
         start = cursor.position
@@ -219,13 +230,15 @@ def _read_metadata(cursor: Cursor, n_metadata: int) -> dict[str, MetadataValue]:
             cursor.fail("is empty", f"key of metadata entry {i}", start)
         if key in metadata:
             cursor.fail("occurs twice", f"metadata {quote(key)}", start)
-        metadata[key] = _read_value(cursor, f"metadata {quote(key)}")
+        begin, name = cursor.position, f"metadata {quote(key)}"
+        kinds[key] = _read_kind(cursor, name)
+        metadata[key] = _read_value(cursor, kinds[key], name)
+        spans[key] = (begin, cursor.position)
     return metadata
 
 
-def _read_value(cursor: Cursor, field: str) -> MetadataValue:
-    """Read the kind of a metadata value, and the value."""
-    kind = _read_kind(cursor, field)
+def _read_value(cursor: Cursor, kind: ValueType, field: str) -> MetadataValue:
+    """Read a metadata value of the given kind."""
     if kind is ValueType.STRING:
         return cursor.string(field)
     if kind is ValueType.ARRAY:

@@ -1,0 +1,387 @@
+"""Verification: sound files are good, every named kind of damage is found, and what passes does not end the engine."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+import time
+
+import nextn
+import numpy as np
+import pytest
+from nextn.errors import ModelFileError
+from nextn.gguf import ValueType, check_loadable, format_report, read_header, verify
+from nextn.gguf.vocabulary import MAX_TEMPLATE_DEPTH, template_depth
+
+from .sketch import Sketch, array, mutate, scalar
+
+I32, F32, TEXT, BOOL = ValueType.INT32, ValueType.FLOAT32, ValueType.STRING, ValueType.BOOL
+NAN, INF = float("nan"), float("inf")
+
+
+def tokens_of(s, change):
+    """The vocabulary with its list changed."""
+    start = [f"t{i}" for i in range(s.n_tokens)]
+    change(start)
+    s.key("tokenizer.ggml.tokens", array(TEXT, start))
+
+
+def nested(text, n):
+    return "{{ " + text * n + "1 }}"
+
+
+# Each kind of damage: which small model, what is done to it, and the code of the finding.
+DAMAGED = {
+    "no architecture": ("dense", lambda s: s.drop("general.architecture"), "unreadable"),
+    "architecture is a number": ("dense", lambda s: s.key("general.architecture", 7), "unreadable"),
+    "no tensors": ("dense", lambda s: s.tensors.clear(), "no-tensors"),
+    "alignment of 3": ("dense", lambda s: s.key("general.alignment", 3), "unreadable"),
+    "alignment that the data does not have": ("dense", lambda s: s.key("general.alignment", 4096), "unreadable"),
+    "no block count": ("dense", lambda s: s.drop("block_count"), "key-missing"),
+    "block count 0": ("dense", lambda s: s.key("block_count", 0), "unreadable"),
+    "block count 513": ("dense", lambda s: s.key("block_count", 513), "block-count"),
+    "block count as text": ("dense", lambda s: s.key("block_count", "3", TEXT), "unreadable"),
+    "block count as u64": ("dense", lambda s: s.key("block_count", 3, ValueType.UINT64), "key-kind"),
+    "all blocks are NextN": ("dense", lambda s: s.key("nextn_predict_layers", 3), "unreadable"),
+    "more NextN layers than blocks": ("dense", lambda s: s.key("nextn_predict_layers", 9), "unreadable"),
+    "NextN layers as i32": ("dense", lambda s: s.key("nextn_predict_layers", 1, I32), "key-kind"),
+    "no width": ("dense", lambda s: s.drop("embedding_length"), "key-missing"),
+    "width 0": ("dense", lambda s: s.key("embedding_length", 0), "key-range"),
+    "endless width": ("dense", lambda s: s.key("embedding_length", 2**32 - 1), "key-range"),
+    "another width": ("dense", lambda s: s.key("embedding_length", 64), "tensor-shape"),
+    "no context length": ("dense", lambda s: s.drop("context_length"), "key-missing"),
+    "context length 0": ("dense", lambda s: s.key("context_length", 0), "key-range"),
+    "no heads": ("dense", lambda s: s.key("attention.head_count", 0), "key-range"),
+    "heads as float": ("dense", lambda s: s.key("attention.head_count", 2.0, F32), "key-kind"),
+    "no KV heads": ("dense", lambda s: s.key("attention.head_count_kv", 0), "key-range"),
+    "more KV heads than heads": ("dense", lambda s: s.key("attention.head_count_kv", 4), "head-sizes"),
+    "key length 0": ("dense", lambda s: s.key("attention.key_length", 0), "key-range"),
+    "other value length": ("dense", lambda s: s.key("attention.value_length", 8), "head-sizes"),
+    "epsilon is not a number": ("dense", lambda s: s.key("attention.layer_norm_rms_epsilon", NAN, F32), "key-range"),
+    "epsilon below 0": ("dense", lambda s: s.key("attention.layer_norm_rms_epsilon", -1.0, F32), "key-range"),
+    "epsilon as u32": ("dense", lambda s: s.key("attention.layer_norm_rms_epsilon", 1), "key-kind"),
+    "RoPE base 0": ("dense", lambda s: s.key("rope.freq_base", 0.0, F32), "key-range"),
+    "RoPE base endless": ("dense", lambda s: s.key("rope.freq_base", INF, F32), "key-range"),
+    "odd RoPE dimensions": ("dense", lambda s: s.key("rope.dimension_count", 7), "rope"),
+    "RoPE wider than a head": ("dense", lambda s: s.key("rope.dimension_count", 64), "rope"),
+    "no RoPE sections": ("dense", lambda s: s.drop("rope.dimension_sections"), "rope"),
+    "three RoPE sections": ("dense", lambda s: s.key("rope.dimension_sections", array(I32, [2, 1, 1])), "rope"),
+    "RoPE sections of 0": ("dense", lambda s: s.key("rope.dimension_sections", array(I32, [0] * 4)), "rope"),
+    "RoPE sections below 0": ("dense", lambda s: s.key("rope.dimension_sections", array(I32, [-1, 2, 2, 0])), "rope"),
+    "huge RoPE sections": ("dense", lambda s: s.key("rope.dimension_sections", array(I32, [2**30] * 4)), "rope"),
+    "unknown RoPE scaling": ("dense", lambda s: s.key("rope.scaling.type", "cubic", TEXT), "rope-scaling"),
+    "attention interval 0": ("dense", lambda s: s.key("full_attention_interval", 0), "key-range"),
+    "no convolution": ("dense", lambda s: s.drop("ssm.conv_kernel"), "key-missing"),
+    "convolution of 0": ("dense", lambda s: s.key("ssm.conv_kernel", 0), "key-range"),
+    "state size 0": ("dense", lambda s: s.key("ssm.state_size", 0), "key-range"),
+    "no key heads": ("dense", lambda s: s.key("ssm.group_count", 0), "key-range"),
+    "key heads that do not divide": ("dense", lambda s: s.key("ssm.group_count", 3), "ssm-sizes"),
+    "inner size that does not fit": ("dense", lambda s: s.key("ssm.inner_size", 17), "ssm-sizes"),
+    "dense model with used experts": ("dense", lambda s: s.key("expert_used_count", 1), "experts"),
+    "experts missing": ("moe", lambda s: s.drop("expert_count"), "experts"),
+    "no experts used": ("moe", lambda s: s.key("expert_used_count", 0), "experts"),
+    "more used than there are": ("moe", lambda s: s.key("expert_used_count", 5), "experts"),
+    "too many experts": ("moe", lambda s: s.key("expert_count", 100_000), "key-range"),
+    "experts in groups that do not divide": ("moe", lambda s: s.key("expert_group_count", 3), "experts"),
+    "groups of which none is used": ("moe", lambda s: s.key("expert_group_count", 2), "experts"),
+    "expert width 0": ("moe", lambda s: s.key("expert_feed_forward_length", 0), "key-range"),
+    "no embedding": ("dense", lambda s: s.remove("token_embd.weight"), "tensor-missing"),
+    "no final norm": ("dense", lambda s: s.remove("output_norm.weight"), "tensor-missing"),
+    "norm of integers": ("dense", lambda s: s.retype(s.tensor("blk.0.attn_norm.weight"), "I32"), "tensor-type"),
+    "norm in F16": ("dense", lambda s: s.retype(s.tensor("output_norm.weight"), "F16"), "tensor-type"),
+    "matrix of doubles": ("dense", lambda s: s.retype(s.tensor("blk.1.ffn_up.weight"), "F64"), "tensor-type"),
+    "matrix of bytes": ("dense", lambda s: s.retype(s.head("attn_k.weight"), "I8"), "tensor-type"),
+    "convolution in F16": ("dense", lambda s: s.retype(s.tensor("blk.0.ssm_conv1d.weight"), "F16"), "tensor-type"),
+    "eh_proj transposed": ("dense", lambda s: s.head("nextn.eh_proj.weight").shape.reverse(), "tensor-shape"),
+    "enorm of half the width": ("dense", lambda s: s.reshape(s.head("nextn.enorm.weight"), [16]), "tensor-shape"),
+    "head's query without gate": ("dense", lambda s: s.reshape(s.head("attn_q.weight"), [32, 32]), "tensor-shape"),
+    "head's feed-forward too narrow": ("dense", lambda s: s.reshape(s.head("ffn_up.weight"), [32, 16]), "tensor-shape"),
+    "an expert too few": ("moe", lambda s: s.reshape(s.head("ffn_up_exps.weight"), [32, 32, 3]), "tensor-shape"),
+    "three-dimensional norm": ("dense", lambda s: s.reshape(s.head("attn_norm.weight"), [8, 2, 2]), "tensor-shape"),
+    "no tokenizer": ("dense", lambda s: s.drop("tokenizer.ggml.model"), "tokenizer"),
+    "no tokens": ("dense", lambda s: s.drop("tokenizer.ggml.tokens"), "tokenizer"),
+    "empty vocabulary": ("dense", lambda s: s.key("tokenizer.ggml.tokens", array(TEXT, [])), "tokenizer"),
+    "tokens as numbers": ("dense", lambda s: s.key("tokenizer.ggml.tokens", array(I32, [1, 2])), "tokenizer"),
+    "one token too many": ("dense", lambda s: tokens_of(s, lambda t: t.append("more")), "tokenizer"),
+    "a token twice": ("dense", lambda s: tokens_of(s, lambda t: t.__setitem__(3, "t4")), "duplicate-token"),
+    "a token named like an empty one": (
+        "dense",
+        lambda s: tokens_of(s, lambda t: t.__setitem__(slice(0, 2), ["", "[EMPTY_0]"])),
+        "duplicate-token",
+    ),
+    "no merges": ("dense", lambda s: s.drop("tokenizer.ggml.merges"), "tokenizer"),
+    "merges as a number": ("dense", lambda s: s.key("tokenizer.ggml.merges", 5), "tokenizer"),
+    "too few token types": ("dense", lambda s: s.key("tokenizer.ggml.token_type", array(I32, [1])), "tokenizer"),
+    "token types as text": ("dense", lambda s: s.key("tokenizer.ggml.token_type", array(TEXT, ["a"])), "tokenizer"),
+    "end token outside": ("dense", lambda s: s.key("tokenizer.ggml.eos_token_id", 270), "special-token"),
+    "end token as i32": ("dense", lambda s: s.key("tokenizer.ggml.eos_token_id", -1, I32), "special-token"),
+    "a missing token to be added": (
+        "dense",
+        lambda s: (s.drop("tokenizer.ggml.bos_token_id"), s.key("tokenizer.ggml.add_bos_token", True, BOOL)),
+        "special-token",
+    ),
+    "template as a number": ("dense", lambda s: s.key("tokenizer.chat_template", 5), "unreadable"),
+    "endless template": ("dense", lambda s: s.key("tokenizer.chat_template", "x" * (2 << 20), TEXT), "chat-template"),
+    "template of brackets": (
+        "dense",
+        lambda s: s.key("tokenizer.chat_template", nested("(", 30_000), TEXT),
+        "chat-template",
+    ),
+    "template of sums": (
+        "dense",
+        lambda s: s.key("tokenizer.chat_template", nested("1 + ", 30_000), TEXT),
+        "chat-template",
+    ),
+    "template of conditions": (
+        "dense",
+        lambda s: s.key("tokenizer.chat_template", "{% if x %}" * 30_000, TEXT),
+        "chat-template",
+    ),
+}
+
+
+def damaged(name, sketch, write):
+    kind, change, code = DAMAGED[name]
+    s = sketch(kind)
+    change(s)
+    return write(s.build(), f"{name.replace(' ', '-')}.gguf"), code
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_damage_is_found(name, sketch, write):
+    path, code = damaged(name, sketch, write)
+    report = verify(path)
+    assert report.exit_code == 2, report
+    assert report.findings[0].code == code, report
+    assert all(f.message.isprintable() and f.advice for f in report.findings)
+    with pytest.raises(ModelFileError, match=path.name):
+        nextn.Model(path)
+
+
+def test_there_are_many_kinds():
+    assert len(DAMAGED) >= 50
+
+
+@pytest.mark.parametrize("kind", ["dense", "moe", "next"])
+def test_what_is_put_together_unchanged_is_good(kind, sketch, small, write):
+    """Otherwise the tests above would find the builder's own damage."""
+    s = sketch(kind)
+    assert s.build() == small(kind).read_bytes()
+    assert verify(write(s.build())).exit_code == 0
+
+
+def names_of_head(s):
+    return [t.name for t in s.tensors if t.name.startswith("blk.2.")]
+
+
+# What a draft head can be: which change, its state, the exit code.
+HEADS = {
+    "good": (lambda s: None, "complete", 0, None),
+    "no head": (
+        lambda s: (
+            s.key("block_count", 2),
+            s.drop("nextn_predict_layers"),
+            s.remove(*names_of_head(s)),
+        ),
+        "none",
+        1,
+        "head-none",
+    ),
+    "lost": (lambda s: s.remove(*names_of_head(s)), "missing", 1, "head-missing"),
+    "a tensor lost": (lambda s: s.remove("blk.2.nextn.eh_proj.weight"), "incomplete", 1, "head-incomplete"),
+    "a feed-forward lost": (lambda s: s.remove("blk.2.ffn_down.weight"), "incomplete", 1, "head-incomplete"),
+    "not declared": (lambda s: s.key("nextn_predict_layers", 0), "undeclared", 1, "head-undeclared"),
+    "two layers": (
+        lambda s: (s.key("block_count", 4), s.key("nextn_predict_layers", 2)),
+        "unsupported",
+        1,
+        "head-unsupported",
+    ),
+    "a coarse matrix": (lambda s: s.retype(s.head("ffn_up.weight"), "Q4_0"), "complete", 1, "head-quantized"),
+    "Q8_0": (lambda s: s.retype(s.head("ffn_up.weight"), "Q8_0"), "complete", 0, None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_state_of_the_head(name, sketch, write):
+    change, state, code, finding = HEADS[name]
+    s = sketch()
+    change(s)
+    path = write(s.build())
+    report = verify(path)
+    assert (report.head, report.exit_code) == (state, code), report
+    assert [f.code for f in report.findings if f.about == "head"] == ([finding] if finding else [])
+    check_loadable(path)  # a poor head is no reason not to load the model
+
+
+@pytest.mark.parametrize("part", ["full", "trunk", "head", "legacy-head"])
+@pytest.mark.parametrize("kind", ["dense", "moe", "odd", "wide"])
+@pytest.mark.parametrize("options", [{}, {"type": "q8_0", "tied": False}])
+def test_sound_files_of_every_form_pass(tiny_model, kind, part, options):
+    report = verify(tiny_model(kind, part=part, **options))
+    assert report.exit_code == (1 if part == "trunk" else 0), format_report(report)
+    assert not [f for f in report.findings if f.severity == "error"]
+
+
+def test_files_that_are_no_gguf(tmp_path):
+    (tmp_path / "page.gguf").write_text("<!DOCTYPE html>")
+    report = verify(tmp_path / "page.gguf")
+    assert report.exit_code == 2
+    assert "a web page" in report.findings[0].message
+    assert verify(tmp_path / "nothing.gguf").exit_code == 2
+    assert verify(tmp_path).exit_code == 2
+
+
+def test_report(demo_path, tmp_path):
+    report = verify(demo_path)
+    assert (report.exit_code, report.verdict, report.head, report.findings) == (0, "good", "complete", ())
+    assert json.loads(json.dumps(report.to_dict()))["exit_code"] == 0
+    path = shutil.copy(demo_path, tmp_path / "\x1b[2J.gguf")
+    assert format_report(verify(path)).replace("\n", "").isprintable()
+
+
+def test_loading_it_for_trial(demo_path, sketch, write):
+    assert verify(demo_path, load=True).exit_code == 0
+    s = sketch()
+    s.remove("blk.0.ssm_a")  # the trunk's tensors are the engine's to check
+    path = write(s.build())
+    assert verify(path).exit_code == 0
+    report = verify(path, load=True)
+    assert (report.exit_code, report.findings[0].code) == (2, "load-failed")
+    assert "blk.0.ssm_a" in report.findings[0].message
+
+
+def test_a_crash_of_the_engine_is_a_finding(demo_path, monkeypatch):
+    from nextn.gguf import trial
+
+    monkeypatch.setattr(trial.sys, "executable", "/bin/false")
+    assert verify(demo_path, load=True).findings[0].code == "load-crashed"
+
+
+@pytest.mark.parametrize(
+    "operator", ["(", "[", "not ", "- ", "1 + ", "x if y else ", "1 ~ ", "x and ", "x.a(", "x[", "x|f("]
+)
+def test_depth_of_a_template_counts_every_way_to_nest(operator):
+    depths = [template_depth(nested(operator, n)) for n in (0, 10, 500)]
+    assert depths[1] - depths[0] >= 10
+    assert depths[2] - depths[0] >= 500
+    assert template_depth("{% if a %}x{% endif %}" * 5000) < 5
+    assert template_depth("text ((((" + '{{ "(((" }}') < 3
+    assert template_depth("{# " + "(" * 5000 + " #}") == 0
+
+
+def test_templates_at_the_limit_are_parsed(demo_path):
+    """The engine's parser follows what the check lets through, in each way to nest."""
+    from nextn import _core
+
+    with nextn.Model(demo_path) as model:
+        n = MAX_TEMPLATE_DEPTH - 20
+        for source in ("(" * n + "1" + ")" * n, "not " * n + "x", "1" + " + 1" * n, "1 if x else " * (n // 2) + "2"):
+            _core.ChatTemplate(model._core, "{{ " + source + " }}").apply([{"role": "user", "content": "Hi"}])
+
+
+def test_every_prefix_of_a_header(small, write):
+    """A download that stopped anywhere: refused at once, whether in the header or at its end."""
+    data = small().read_bytes()
+    n_header = read_header(small()).data_offset
+    path = write(data)
+    for length in range(n_header - 1, -1, -1):
+        with path.open("rb+") as file:
+            file.truncate(length)
+        with pytest.raises(ModelFileError):
+            check_loadable(path)
+
+
+def survivors(n, seed, source, folder):
+    """Random mutations of a file that pass the check."""
+    rng = random.Random(seed)
+    data, header = source.read_bytes(), read_header(source)
+    spans, passed = list(header.spans.values()), []
+    path = folder / f"{source.stem}-{seed}.gguf"
+    for i in range(n):
+        path.write_bytes(mutate(rng, data, spans, header.data_offset))
+        start = time.perf_counter()
+        try:
+            check_loadable(path)
+            passed.append(path.rename(folder / f"{path.stem}-{i}.gguf"))
+        except ModelFileError as error:
+            assert str(error).replace("\n", "").isprintable()
+        assert time.perf_counter() - start < 1
+    return passed
+
+
+def test_mutations_never_end_the_engine(small, tmp_path, load_all):
+    passed = [path for kind in ("dense", "moe") for path in survivors(500, 11, small(kind), tmp_path)]
+    assert len(passed) > 100
+    results, crashed = load_all(passed)
+    assert crashed == {}
+    assert len(results) == len(passed)
+    assert any("error" in result for result in results.values())
+    assert any("draft_n" in result for result in results.values())
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["dense", "moe", "next", "dense-untied"])
+def test_twenty_thousand_mutations(kind, small, tmp_path, load_all):
+    kind, _, untied = kind.partition("-")
+    source = small(kind, tied=not untied, type="q8_0" if untied else "f32")
+    for seed in range(10):
+        passed = survivors(500, 1000 + seed, source, tmp_path)
+        _, crashed = load_all(passed)
+        assert crashed == {}
+        for path in passed:
+            path.unlink()
+
+
+def test_time_and_memory_of_a_file_with_thousands_of_tensors(write, sketch):
+    s = sketch()
+    s.key("tokenizer.ggml.tokens", array(TEXT, [f"token {i}" for i in range(250_000)]))
+    s.key("tokenizer.ggml.merges", array(TEXT, [f"a b{i}" for i in range(250_000)]))
+    s.key("tokenizer.ggml.token_type", array(I32, np.ones(250_000, np.int32)))
+    s.reshape(s.tensor("token_embd.weight"), [32, 250_000])
+    norm = s.tensor("output_norm.weight")
+    s.tensors += [type(norm)(f"blk.1.extra.{i}.weight", norm.shape, norm.kind, norm.data) for i in range(3000)]
+    path = write(s.build())
+    code = (
+        "import sys, time, resource; from nextn.gguf import check_loadable\n"
+        "rss = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before, start = rss(), time.perf_counter()\n"
+        "check_loadable(sys.argv[1]); print(time.perf_counter() - start, rss() - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+    seconds, kibibytes = map(float, done.stdout.split())
+    assert kibibytes < 64 << 10
+    assert seconds < 5  # 0.6 s on an idle machine
+
+
+def test_a_model_in_parts(small, tmp_path):
+    """Each file says which part it is, and together they hold what they promise."""
+
+    def part(i, n=2, **changes):
+        s = Sketch(small())
+        s.tensors = s.tensors[i::2]
+        s.key("split.no", changes.get("no", i), ValueType.UINT16)
+        s.key("split.count", n, ValueType.UINT16)
+        s.key("split.tensors.count", changes.get("count", len(Sketch(small()).tensors)), I32)
+        return s
+
+    paths = [tmp_path / f"m-{i + 1:05d}-of-00002.gguf" for i in range(2)]
+    for i, path in enumerate(paths):
+        path.write_bytes(part(i).build())
+    assert verify(paths[0]).exit_code == 0
+    paths[1].write_bytes(part(1, no=0).build())
+    assert verify(paths[0]).findings[0].code == "split"
+    paths[1].write_bytes(part(0).build())  # the same tensors twice
+    assert {f.code for f in verify(paths[0]).findings} >= {"split"}
+    paths[1].write_bytes(part(1).build())
+    paths[0].write_bytes(part(0, count=99).build())
+    assert "together, not 99" in verify(paths[0]).findings[0].message
+    paths[1].unlink()
+    assert "part 2 of 2 is missing" in verify(paths[0]).findings[0].message
+
+
+def test_scalar_helper():
+    assert scalar(BOOL, True) == b"\x07\x00\x00\x00\x01"
