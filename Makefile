@@ -39,6 +39,10 @@ test-long: export OMP_WAIT_POLICY ?= passive
 test-long: build $(stamp)/test ## run the tests that take minutes
 	$(bin)/python -m pytest -m long $(ARGS)
 
+test-long: export OMP_WAIT_POLICY ?= passive
+test-long: build $(stamp)/test ## the tests that take minutes: more draws, more texts
+	$(bin)/python -m pytest -m long $(ARGS)
+
 lint: lint-python lint-types lint-cpp lint-stubs lint-vendor ## ruff, mypy, clang-format, stubs, vendor (-k: all of them)
 
 lint-python: $(stamp)/lint

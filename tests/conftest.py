@@ -26,6 +26,14 @@ def _sources_hash() -> str:
     return hashlib.sha256(text).hexdigest()
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the tests marked `long` out, unless -m names them."""
+    if "long" not in config.option.markexpr:
+        long = [item for item in items if item.get_closest_marker("long")]
+        items[:] = [item for item in items if item not in long]
+        config.hook.pytest_deselected(items=long)
+
+
 @pytest.fixture(scope="session")
 def tiny_model() -> Callable[..., Path]:
     """Return a function that makes a random model and gives its path.

@@ -117,14 +117,14 @@ def check_text(name: str, value: object) -> str:
 
 
 def check_logit_bias(value: object) -> dict[int, float]:
-    """Biases by token id; False becomes minus infinity, which bans a token."""
+    """Biases by token id; False becomes minus infinity, which is what bans a token."""
     allowed = "a mapping of token ids to finite numbers, or to False to ban a token"
     if not isinstance(value, Mapping):
         raise TypeError(f"logit_bias must be {allowed}, not {_shown(value)}")
     biases = {}
     for token, bias in value.items():
         token_id = check_int("a token id in logit_bias", token, 0, 2**31 - 1)
-        if bias is False:
+        if bias is False or (isinstance(bias, float) and bias == -math.inf):
             biases[token_id] = -math.inf
         else:
             biases[token_id] = check_number(f"logit_bias[{token_id}]", bias, -1e6, 1e6)

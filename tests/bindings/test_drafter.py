@@ -8,6 +8,7 @@ import nextn
 import numpy as np
 import pytest
 from nextn import _core
+from sampling_definition import chi_square_p
 
 OPTIONS = {"n_max": 4, "n_min": 0, "p_min": 0.0, "adaptive": False, "n_vocab": -1, "vocab_ids": []}
 
@@ -155,3 +156,105 @@ def test_any_order_of_freeing(demo, tokens, order):
     for key in order:
         del objects[key]
         gc.collect()
+
+
+SHARPNESS = 5  # the engine's constant
+DRAW = {"temperature": 0.7, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 5, "steady": False}
+
+
+def head_row(pair, tokens, id_last):
+    """The head's logits after the tokens and id_last, by plain decodes of the draft context [n_vocab]."""
+    target, draft = pair
+    target.decode(tokens)
+    hidden = np.vstack((np.zeros((1, target.model.n_embd), np.float32), target.hidden()))
+    draft.decode([*tokens, id_last], hidden=hidden)
+    row = draft.logits()[-1].astype(float)
+    for context in pair:
+        context.seq_rm(0, -1, -1)
+    return row
+
+
+def ready(pair, tokens, n_vocab=-1, **draw):
+    """A drafter that has read the tokens and draws."""
+    drafter = drafter_of(*pair, n_vocab=n_vocab)
+    drafter.draw(**{**DRAW, **draw})
+    drafter.begin()
+    pair[0].decode(tokens)
+    drafter.feed(tokens)
+    return drafter
+
+
+@pytest.mark.parametrize("n_vocab", [-1, 512])
+@pytest.mark.parametrize(
+    "draw",
+    [{}, {"temperature": 2.0}, {"top_k": 5}, {"top_p": 0.6, "temperature": 1.5}, {"min_p": 0.05}],
+    ids=str,
+)
+def test_q_is_the_heads_distribution(pair, tokens, n_vocab, draw):
+    id_last = 300  # an unlikely one, so that the head is unsure
+    row = head_row(pair, tokens, id_last)
+    drafter = ready(pair, tokens, n_vocab, **draw)
+    drafted = drafter.draft(id_last, 2)
+    (ids, q), *_ = drafter.q()
+    assert len(drafter.q()) == len(drafted)
+    assert drafted[0] in ids
+    assert np.all(np.diff(ids) > 0)
+    assert q.sum() == pytest.approx(1, abs=1e-5)
+
+    draw = {**DRAW, **draw}
+    scored = set(range(row.size if n_vocab < 0 else n_vocab))
+    if n_vocab > 0:  # some more are scored: what the shortlist added
+        assert set(tokens) <= scored | {int(i) for i in np.argsort(-row)} and n_vocab < row.size
+        scored |= {int(i) for i in ids}
+    best = sorted(scored, key=lambda i: -row[i])
+    weights = np.exp(row[best] - row[best[0]])
+    n_kept = min(draw["top_k"] or 256, 256, int((weights >= draw["min_p"]).sum()))
+    if draw["top_p"] < 1:
+        n_kept = min(n_kept, int(np.searchsorted(np.cumsum(weights) / weights.sum(), draw["top_p"])) + 1)
+    kept = {i for i in best[:n_kept] if row[i] - row[best[0]] >= -12 * draw["temperature"]}
+    assert kept == set(ids.tolist())
+    expected = np.exp((row[ids] - row[best[0]]) / draw["temperature"])
+    sharp = expected**SHARPNESS
+    np.testing.assert_allclose(q, sharp / sharp.sum(), rtol=2e-2, atol=1e-6)
+
+
+def test_drafts_are_drawn_from_q(pair, tokens):
+    drafter = ready(pair, tokens, temperature=1.5, top_k=8)
+    n = 4000
+    drawn = [drafter.draft(300, 1)[0] for _ in range(n)]  # again and again from the same place
+    (ids, q), *_ = drafter.q()
+    counts = np.array([drawn.count(i) for i in ids])
+    assert counts.sum() == n
+    assert chi_square_p(counts, q.astype(float) / q.sum() * n) > 1e-4
+
+
+def test_the_same_seed_gives_the_same_drafts(pair, tokens):
+    def drafts(seed):
+        drafter = ready(pair, tokens, temperature=2.0, seed=seed)
+        out = [tuple(drafter.draft(300, 4)) for _ in range(20)]
+        drafter.close()
+        for context in pair:
+            context.seq_rm(0, -1, -1)
+        return out
+
+    assert drafts(5) == drafts(5) != drafts(6)
+
+
+def test_best_tokens_again(pair, tokens):
+    drafter = ready(pair, tokens)
+    assert drafter.draft(300, 2) and drafter.q()
+    drafter.draw(**{**DRAW, "temperature": 0.0})
+    drafter.begin()
+    drafter.feed(tokens)
+    assert drafter.draft(300, 2) and not drafter.q()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"temperature": value} for value in (-1.0, float("nan"), float("inf"))]
+    + [{name: value} for name in ("top_p", "min_p") for value in (-0.1, 1.1, float("nan"))],
+    ids=str,
+)
+def test_wrong_draws(pair, wrong):
+    with pytest.raises(ValueError, match="temperature=.* must be a finite number >= 0"):
+        drafter_of(*pair).draw(**{**DRAW, **wrong})

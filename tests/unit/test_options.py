@@ -186,3 +186,96 @@ def test_vocab_of_the_draft_head(tmp_path):
 def test_a_wrong_vocab_is_refused(value, error):
     with pytest.raises(error, match="^vocab must be"):
         DraftParams(vocab=value)
+
+
+WRONG_NUMBERS = [
+    (NAN, ValueError), (INF, ValueError), (-INF, ValueError), (10**400, ValueError), (True, TypeError),
+    (np.False_, TypeError), (None, TypeError), ("0.5", TypeError), ("", TypeError), (b"1", TypeError), ([], TypeError),
+    ([0.5], TypeError), ({}, TypeError), (np.array([0.5, 0.5]), TypeError), (1j, TypeError), (object(), TypeError),
+]  # fmt: skip
+HUGE = 10**30
+WRONG_INTEGERS = [
+    (NAN, TypeError), (INF, TypeError), (2.0, TypeError), (np.float32(3), TypeError), (HUGE, ValueError),
+    (-(10**30), ValueError), (True, TypeError), (np.True_, TypeError), ("3", TypeError), ([3], TypeError),
+    ({}, TypeError), (np.array([3, 4]), TypeError), (object(), TypeError),
+]  # fmt: skip
+UNIT = "a number from 0 to 1"
+SAMPLING_NUMBERS = {
+    "temperature": ("a finite number >= 0", [-0.1, -1e300]),
+    "typical_p": (UNIT, [-1e-9, 1.0000001, 40]),
+    "top_p": (UNIT, [-1e-9, 1.0000001, 95]),
+    "min_p": (UNIT, [-1e-9, 1.0000001, 5]),
+    "repeat_penalty": ("a number from 0.001 to 1000", [0, -1, 0.0009, 1001]),
+    "frequency_penalty": ("a number from -1000 to 1000", [-1001, 1e300]),
+    "presence_penalty": ("a number from -1000 to 1000", [-1001, 1e300]),
+}
+SAMPLING_INTEGERS = {
+    "top_k": (f"an integer from 0 to {2**31 - 1}", [-1, 2**31], [None]),
+    "repeat_last_n": (f"an integer from -1 to {2**31 - 1}", [-2, 2**31], [None]),
+    "seed": (f"an integer from 0 to {2**64 - 1}", [-1, 2**64], []),
+    "max_tokens": ("an integer >= 1", [0, -1], []),
+}
+SAMPLING_CASES = [
+    *((name, allowed, value, ValueError) for name, (allowed, values) in SAMPLING_NUMBERS.items() for value in values),
+    *((name, allowed, *case) for name, (allowed, _) in SAMPLING_NUMBERS.items() for case in WRONG_NUMBERS),
+    *((name, allowed, value, ValueError) for name, (allowed, v, _) in SAMPLING_INTEGERS.items() for value in v),
+    *((name, allowed, value, TypeError) for name, (allowed, _, v) in SAMPLING_INTEGERS.items() for value in v),
+    *(
+        (name, allowed, *case)
+        for name, (allowed, _, _) in SAMPLING_INTEGERS.items()
+        for case in WRONG_INTEGERS
+        if name != "max_tokens" or case[0] is not HUGE  # more than there is room for, but a number of tokens
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "allowed", "value", "error"), SAMPLING_CASES)
+def test_sampling_arguments(name, allowed, value, error):
+    with pytest.raises(error, match=re.escape(f"{name} must be {allowed}, not ")):
+        GenerateParams.of("Speculator.generate", {name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "error", "message"),
+    [
+        *(
+            ("logit_bias", value, TypeError, "logit_bias must be a mapping of token ids to finite numbers")
+            for value in (None, 3, "x", [1, 2], [(1, 2.0)], {1}, object())
+        ),
+        *(("logit_bias", {t: 0.0}, TypeError, "a token id in logit_bias must be") for t in ("1", 1.0, None, (1,))),
+        *(("logit_bias", {t: 0.0}, ValueError, "a token id in logit_bias must be") for t in (-1, 2**31, 10**30)),
+        *(
+            ("logit_bias", {7: bias}, ValueError, "logit_bias[7] must be a number from -1e+06 to 1e+06, not ")
+            for bias in (NAN, INF, 1e7, -1e7, 10**400)
+        ),
+        *(
+            ("logit_bias", {7: bias}, TypeError, "logit_bias[7] must be a number from -1e+06 to 1e+06, not ")
+            for bias in (None, "1", True, [1.0], np.False_, np.array([1.0, 2.0]))
+        ),
+        *(("grammar", value, TypeError, "grammar must be a string, not ") for value in (3, b"x", [], {}, True, NAN)),
+        *(("grammar", value, ValueError, "grammar must be a string that is not empty") for value in ("", " \n")),
+        *(
+            ("json_schema", value, TypeError, "json_schema must be a dict with a JSON schema, not ")
+            for value in (3, "{}", [], True, NAN, b"")
+        ),
+        *(
+            ("accept", value, error, "accept must be one of 'auto', 'ratio', 'match', not ")
+            for value, error in [("best", ValueError), ("", ValueError), (None, TypeError), (1, TypeError)]
+        ),
+    ],
+)  # fmt: skip
+def test_other_sampling_arguments(name, value, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        GenerateParams.of("Speculator.generate", {name: value})
+
+
+def test_grammar_and_schema_exclude_each_other():
+    with pytest.raises(ValueError, match="grammar and json_schema exclude each other"):
+        SamplingParams(grammar='root ::= "a"', json_schema={})
+
+
+def test_sampling_values_become_plain_python():
+    params = SamplingParams(top_k=np.int64(5), top_p=1, logit_bias={np.int32(3): 2, 4: False})  # type: ignore[dict-item, arg-type]
+    assert (type(params.top_k), type(params.top_p)) == (int, float)
+    assert params.logit_bias == {3: 2.0, 4: -INF}
+    assert dataclasses.replace(params, seed=1).logit_bias == params.logit_bias

@@ -2,61 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 from nextn.errors import DecodeError
 from nextn.options import SamplingParams
 from nextn.sampling import Chain, Distribution, Sampler, argmax_rows, softmax, top_positions
-
-# What the steps mean, token by token: {id: logit} in, {id: probability} out.
-
-
-def probabilities(logits, temperature=1.0):
-    largest = max(logits.values())
-    weights = {i: math.exp((x - largest) / temperature) for i, x in logits.items()}
-    total = math.fsum(weights.values())
-    return {i: w / total for i, w in weights.items()}
-
-
-def take(order, p, enough, strictly=False):
-    kept, total = [], 0.0
-    for i in order:
-        kept.append(i)
-        total += p[i]
-        if total > enough or (total == enough and not strictly):
-            break
-    return kept
-
-
-def expected(row, params, before=()):
-    logits = {i: float(np.float32(x)) for i, x in enumerate(row)}
-    for i, bias in params.logit_bias.items():
-        logits[i] += bias
-    last = list(before)[-params.repeat_last_n :] if params.repeat_last_n > 0 else list(before)
-    if params.repeat_last_n == 0:
-        last = []
-    for i in set(last):
-        x = logits[i]
-        x = x * params.repeat_penalty if x <= 0 else x / params.repeat_penalty
-        logits[i] = x - last.count(i) * params.frequency_penalty - params.presence_penalty
-    by_logit = sorted(logits, key=lambda i: (-logits[i], i))
-    if params.top_k:
-        by_logit = by_logit[: params.top_k]
-    logits = {i: logits[i] for i in by_logit}
-    if params.typical_p < 1:
-        p = probabilities(logits)
-        entropy = -sum(x * math.log(x) for x in p.values() if x > 0)
-        order = sorted(p, key=lambda i: (abs(-math.log(p[i]) - entropy), i))
-        logits = {i: logits[i] for i in take(order, p, params.typical_p, strictly=True)}
-    if params.top_p < 1:
-        p = probabilities(logits)
-        logits = {i: logits[i] for i in take(sorted(p, key=lambda i: (-p[i], i)), p, params.top_p)}
-    if params.min_p > 0:
-        largest = max(logits.values())
-        logits = {i: x for i, x in logits.items() if x >= largest + math.log(params.min_p)}
-    return probabilities(logits, params.temperature)
+from sampling_definition import chi_square_p, expected
 
 
 def dense(distribution, n_vocab):
@@ -204,11 +155,23 @@ def test_draws_follow_the_distribution(temperature):
     want = softmax(logits, temperature) * 20_000
     sampler = Sampler(SamplingParams(temperature=temperature, seed=3))
     counts = np.bincount([sampler.sample(logits) for _ in range(20_000)], minlength=12)
-    # rare tokens together, so that each cell is large enough for the test; at most 11 degrees of freedom
-    rare = want < 20
-    cells = [(counts[rare].sum(), want[rare].sum()), *zip(counts[~rare], want[~rare], strict=True)]
-    chi_square = sum((n - e) ** 2 / e for n, e in cells if e > 0)
-    assert chi_square < 37.4  # p = 1e-4 at 11 degrees of freedom
+    # rare tokens together, so that each cell is large enough for the test
+    cells = np.where(want < 20, 12, np.arange(12))
+    n = np.bincount(cells, counts, 13)
+    e = np.bincount(cells, want, 13)
+    assert chi_square_p(n[e > 0], e[e > 0]) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("chi_square", "df", "p"),
+    [(37.36, 11, 1e-4), (18.307, 10, 0.05), (10.828, 1, 1e-3), (9.2103, 2, 0.01), (0.1, 9, 1)],
+)
+def test_the_chi_square_test_itself(chi_square, df, p):
+    """Against the tables: one cell off by what gives this chi-square."""
+    e = np.full(df + 1, 100.0)
+    n = e.copy()
+    n[0] += np.sqrt(100 * chi_square)
+    assert chi_square_p(n, e) == pytest.approx(p, rel=0.01)
 
 
 def test_a_seed_repeats_the_draws_and_none_does_not():

@@ -24,6 +24,7 @@ static constexpr int64_t miss_every    = 256;   // tokens between two looks
 // What a steady request takes for its costs, in decodes of one token.
 static constexpr double steady_verify = 0.15; // for each further token to verify
 static constexpr double steady_draft  = 0.1;  // for each drafted token
+static constexpr int    steady_known  = 3;    // rounds without a draft after which a length trusts the cost of one
 
 llama_nextn_drafter::llama_nextn_drafter(llama_context * ctx_tgt, llama_context * ctx_dft,
                                          const llama_nextn_draft_params & params)
@@ -101,6 +102,9 @@ void llama_nextn_drafter::restart(llama_seq_id seq_id, llama_pos n_true, const f
     if (seq.drawer) {
         seq.drawer->restart();
         seq.steady_length = llama_nextn_length(params.n_max);
+        for (int i = 0; i < steady_known; ++i) {
+            seq.steady_length.verify_took(1, 1);
+        }
         if (seq.steady() && list && params.n_vocab == 0 && vocab_ids.empty()) {
             list->set_prefix(prefix_auto);
         }

@@ -13,11 +13,13 @@
 struct llama_nextn_q {
     std::vector<llama_token> ids;
     std::vector<float>       q;
+    std::vector<float>       head; // before it was sharpened
 };
 
 // Draws tokens from rows of a draft head's logits, cut as the target's sampler cuts its own rows: top_k, top_p and
-// min_p on the probabilities at temperature 1, then the temperature. Any q is right for the acceptance by ratio, as
-// long as the token is drawn from the q that is handed out; one that resembles the target's p is accepted more often.
+// min_p on the probabilities at temperature 1, then the temperature. What a head is unsure of the target
+// often is not, so that can be sharpened. Any q is right for the acceptance by ratio, as long as the token is drawn
+// from the q that is handed out; one that resembles the target's p is accepted more often.
 class llama_nextn_drawer {
 public:
     explicit llama_nextn_drawer(const llama_nextn_draw & params) : params(params), rng(params.seed) {}
@@ -29,16 +31,17 @@ public:
     // The distribution of a row [prefix; extra]; best: its best token and the probability of that at temperature 1.
     void read(const float * row, int64_t n_row, const llama_nextn_shortlist * list, const llama_nextn_best & best);
 
-    // The largest probability in it: what is known before a token is drawn.
-    float p_max() const { return *std::max_element(dist.q.begin(), dist.q.end()); }
+    // The head's largest probability: what is known before a token is drawn.
+    float p_max() const { return *std::max_element(dist.head.begin(), dist.head.end()); }
 
     size_t draw(); // index into get_q()
 
     const llama_nextn_q & get_q() const { return dist; }
 
 private:
-    static constexpr float  reach = 12;  // less likely than e^-12 of the best: not worth a look
-    static constexpr size_t n_max = 256; // ids kept
+    static constexpr float  sharpness = 5;   // best for predictable texts, and better than none for open ones
+    static constexpr float  reach     = 12;  // less likely than e^-12 of the best: not worth a look
+    static constexpr size_t n_max     = 256; // ids kept
 
     struct candidate {
         llama_token id;
@@ -46,6 +49,8 @@ private:
     };
 
     void keep_best(size_t n);
+
+    static void normalize(std::vector<float> & p);
 
     llama_nextn_draw       params;
     std::mt19937_64        rng;
@@ -70,6 +75,7 @@ inline void llama_nextn_drawer::read(const float * row, int64_t n_row, const lla
 
     dist.ids.assign(1, best.id);
     dist.q.assign(1, 1.0f);
+    dist.head       = dist.q;
     const float max = n_row > 0 ? *std::max_element(row, row + n_row) : NAN;
     if (!std::isfinite(max)) {
         return; // whatever is proposed, the target decides
@@ -95,16 +101,25 @@ inline void llama_nextn_drawer::read(const float * row, int64_t n_row, const lla
     }
     std::sort(candidates.begin(), candidates.end(), [](const auto & a, const auto & b) { return a.id < b.id; });
 
-    double sum = 0;
     dist.ids.clear();
     dist.q.clear();
+    dist.head.clear();
     for (const auto & c : candidates) {
         dist.ids.push_back(c.id);
-        dist.q.push_back(std::exp((c.logit - max) / temperature));
-        sum += dist.q.back();
+        dist.head.push_back(std::exp((c.logit - max) / temperature));
+        dist.q.push_back(std::pow(dist.head.back(), sharpness));
     }
-    for (float & q : dist.q) {
-        q = (float) (q / sum);
+    normalize(dist.head);
+    normalize(dist.q);
+}
+
+inline void llama_nextn_drawer::normalize(std::vector<float> & p) {
+    double sum = 0;
+    for (const float x : p) {
+        sum += x;
+    }
+    for (float & x : p) {
+        x = (float) (x / sum);
     }
 }
 
