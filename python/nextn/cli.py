@@ -104,6 +104,9 @@ def _add_inspect(commands: Commands[Parser]) -> None:
     )
     parser.set_defaults(run=inspect.run)
     parser.add_argument("file", nargs="?", metavar="FILE", help="the GGUF file (default: the bundled demo model)")
+    parser.add_argument(
+        "-c", "--ctx-size", type=whole(0), metavar="N", help="also estimate the memory for N tokens; 0: as trained"
+    )
     _add_output(parser)
 
 

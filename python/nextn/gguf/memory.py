@@ -1,0 +1,93 @@
+"""How much memory a model will take at a given context, with and without drafting: an estimate from the header.
+
+Weights, the KV cache of the attention layers in F16, the states of the recurrent layers, of which drafting keeps one
+more per drafted token to roll back to, and the KV cache of the draft head. The engine's work space comes on top.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from nextn.errors import ModelFileError
+from nextn.gguf.inspection import describe, read_parts
+
+__all__ = ["MemoryEstimate", "estimate_memory"]
+
+_F16_BYTES, _F32_BYTES = 2, 4
+_CTX_STEP = 256  # the engine rounds a context up to a multiple of it
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryEstimate:
+    """Bytes, for one sequence.
+
+    Args:
+        n_ctx: Tokens that fit.
+        n_draft: Longest draft.
+        weights: All tensors.
+        kv_cache: Of the trunk's attention layers.
+        states: Of its recurrent layers.
+        draft_states: More of these, to roll back to.
+        draft_kv_cache: Of the draft head.
+    """
+
+    n_ctx: int
+    n_draft: int
+    weights: int
+    kv_cache: int
+    states: int
+    draft_states: int
+    draft_kv_cache: int
+
+    @property
+    def plain(self) -> int:
+        """Everything that plain decoding needs."""
+        return self.weights + self.kv_cache + self.states
+
+    @property
+    def drafting(self) -> int:
+        """Everything that decoding with drafts needs."""
+        return self.plain + self.draft_states + self.draft_kv_cache
+
+
+def estimate_memory(path: str | os.PathLike[str], n_ctx: int, n_draft: int) -> MemoryEstimate:
+    """Estimate what a model of a NextN architecture, or another with plain attention, will take.
+
+    Args:
+        path: The model; of one in parts, any of them.
+        n_ctx: Tokens that shall fit.
+        n_draft: Longest draft in tokens.
+
+    Raises:
+        ModelFileError: The file is missing, damaged or no model, or does not say how large its attention is.
+    """
+    headers = read_parts(Path(path))
+    found, metadata = describe(headers), headers[0].metadata
+
+    def get(name: str, fallback: int = 0) -> int:
+        value = metadata.get(f"{found.architecture}.{name}", fallback)
+        return value if isinstance(value, int) else fallback
+
+    n_head = get("attention.head_count")
+    if n_head == 0 or found.n_embd is None:
+        raise ModelFileError(f"{path}: does not say how large its attention is, so its memory cannot be estimated")
+    head_dim = found.n_embd // n_head
+    row = get("attention.head_count_kv", n_head) * (
+        get("attention.key_length", head_dim) + get("attention.value_length", head_dim)
+    )
+    per_layer = -(-n_ctx // _CTX_STEP) * _CTX_STEP * row * _F16_BYTES
+    inner, state = get("ssm.inner_size"), get("ssm.state_size")
+    convolved = (get("ssm.conv_kernel", 1) - 1) * (inner + 2 * get("ssm.group_count") * state)
+    states = found.n_layer_recurrent * (convolved + state * inner) * _F32_BYTES
+    drafts = found.head.state == "complete"
+    return MemoryEstimate(
+        n_ctx=n_ctx,
+        n_draft=n_draft,
+        weights=sum(tensor.size for header in headers for tensor in header.tensors),
+        kv_cache=found.n_layer_attention * per_layer,
+        states=states,
+        draft_states=n_draft * states if drafts else 0,
+        draft_kv_cache=per_layer if drafts else 0,
+    )

@@ -1,0 +1,32 @@
+"""The estimate of memory against what the engine's contexts take."""
+
+from __future__ import annotations
+
+import nextn
+import pytest
+from nextn.gguf.memory import estimate_memory
+
+from .test_head_files import command
+
+
+@pytest.mark.parametrize("kind", ["dense", "moe", "odd", "demo"])
+@pytest.mark.parametrize(("n_ctx", "n_draft"), [(256, 0), (1000, 3), (2048, 6)])
+def test_estimate_is_what_the_engine_takes(kind, n_ctx, n_draft, tiny_model, demo_path):
+    path = demo_path if kind == "demo" else tiny_model(kind)
+    found = estimate_memory(path, n_ctx, n_draft)
+    options = {"n_ctx": n_ctx, "n_batch": 64, "n_ubatch": 64, "n_threads": 1}
+    with nextn.Model(path) as model:
+        with nextn.Context(model, n_rs_seq=n_draft, **options) as target:
+            taken = target.memory_usage()["context"]
+        with nextn.Context(model, nextn_draft=True, **options) as head:
+            taken_by_head = head.memory_usage()["context"]
+    assert found.kv_cache + found.states + found.draft_states == pytest.approx(taken, rel=0.02)
+    assert found.draft_kv_cache == pytest.approx(taken_by_head, rel=0.02)
+    assert found.plain < found.drafting
+
+
+def test_command(demo_path):
+    shown = command("inspect", demo_path, "-c", "1024")
+    assert "memory at 1,024 tokens" in shown
+    assert '"memory"' in command("inspect", demo_path, "-c", "1024", "--json")
+    assert "memory" not in command("inspect", demo_path)
