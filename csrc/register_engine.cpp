@@ -71,8 +71,8 @@ static py::typing::Dict<py::str, py::object> engine_info() {
     py::typing::Dict<py::str, py::object> info;
     info["version"] = llama_version();
     info["commit"] = llama_commit();
-    info["compiler"] = llama_compiler();
     info["upstream_commit"] = NEXTN_UPSTREAM_COMMIT;
+    info["compiler"] = llama_compiler();
     info["stamp"] = llama_nextn_build_stamp();
     info["system_info"] = llama_print_system_info();
     info["backends"] = backends();

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from nextn._cli import chat, demo, doctor, generate, inspect
+from nextn._cli.bench_table import add_bench
 from nextn._cli.file_tables import add_file_commands
 from nextn._cli.parser import CACHE_TYPES, FLASH_ATTENTION, Parser, ShowVersion, number, text, whole
 from nextn._cli.run import run
@@ -45,6 +46,7 @@ def build_parser() -> Parser:
     _add_demo(commands)
     _add_doctor(commands)
     add_file_commands(commands, _add_output)
+    add_bench(commands, (_add_model, _add_context, _add_output), _add_output)
     return parser
 
 

@@ -12,12 +12,15 @@
     ├── ClosedError                the object was closed before
     ├── ChatTemplateError          no chat template, or it refuses these messages
     ├── GrammarError               a grammar or a JSON schema that cannot be used, or that leaves no token
+    ├── MissingExtraError          an optional package is not installed; names the extra that brings it
     └── ServerError                llama-server did not start, stopped, or is not ours
 
 A wrong argument is a TypeError or a ValueError that names the argument, its value and what is allowed.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 __all__ = [
     "CancelledError",
@@ -27,6 +30,7 @@ __all__ = [
     "ContextOverflowError",
     "DecodeError",
     "GrammarError",
+    "MissingExtraError",
     "ModelFileError",
     "NextnError",
     "NoNextnLayerError",
@@ -96,6 +100,24 @@ class ChatTemplateError(NextnError):
 
 class GrammarError(NextnError):
     """A grammar or a JSON schema cannot be used (the message says where it is wrong), or leaves no token to choose."""
+
+
+class MissingExtraError(NextnError):
+    """Something needs packages that nextn does not bring by itself.
+
+    Args:
+        what: What needs them.
+        extra: The extra of nextn that brings them.
+        packages: Those that are missing.
+    """
+
+    def __init__(self, what: str, extra: str, packages: Sequence[str]) -> None:
+        super().__init__(f'{what} needs {", ".join(packages)}: pip install "nextn[{extra}]"')
+        self._arguments = (what, extra, tuple(packages))
+
+    def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str, tuple[str, ...]]]:
+        """Keep the arguments when the exception crosses a process."""
+        return type(self), self._arguments
 
 
 class ServerError(NextnError):

@@ -70,20 +70,8 @@ def open_speculator(
     model: Model, head: Model | None, draft: DraftParams | None, args: argparse.Namespace
 ) -> Iterator[Speculator]:
     """Make a Speculator whose running decode ends at Ctrl-C."""
-    with Speculator(
-        model,
-        n_ctx=args.ctx_size,
-        n_batch=args.batch_size,
-        n_ubatch=args.ubatch_size,
-        n_threads=args.threads,
-        n_threads_batch=args.threads_batch,
-        type_k=args.cache_type_k,
-        type_v=args.cache_type_v,
-        flash_attn={"on": True, "off": False}.get(args.flash_attn, "auto"),
-        chat_template=_read_template(args),
-        draft=draft,
-        draft_model=head if draft is not None else None,
-    ) as speculator:
+    head = head if draft is not None else None
+    with Speculator(model, draft=draft, draft_model=head, **speculator_options(args)) as speculator:
         contexts = [context for context in (speculator.ctx_tgt, speculator.ctx_dft) if context is not None]
         with abort_on_interrupt(contexts):
             yield speculator
@@ -96,6 +84,21 @@ def _read_template(args: argparse.Namespace) -> str | None:
         return None
     with open(path, "rb") as file:
         return _decode(file.read(), path)
+
+
+def speculator_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The Speculator's options about contexts."""
+    return {
+        "n_ctx": args.ctx_size,
+        "n_batch": args.batch_size,
+        "n_ubatch": args.ubatch_size,
+        "n_threads": args.threads,
+        "n_threads_batch": args.threads_batch,
+        "type_k": args.cache_type_k,
+        "type_v": args.cache_type_v,
+        "flash_attn": {"on": True, "off": False}.get(args.flash_attn, "auto"),
+        "chat_template": _read_template(args),
+    }
 
 
 def read_draft(args: argparse.Namespace) -> DraftParams | None:

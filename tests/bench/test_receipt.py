@@ -1,0 +1,131 @@
+"""Receipts: what the schema asks for, what is refused, what a crash leaves behind."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+
+import pytest
+from jsonschema import Draft202012Validator
+from nextn.bench import BenchOptions, ReceiptError, load_receipt, make_arms, save_receipt
+from nextn.bench.receipt import check_same_run
+from nextn.bench.suite import DATA
+
+from .synthetic import make_receipt, make_suite
+
+SCHEMA = json.loads((DATA / "receipt.schema.json").read_text())
+
+
+@pytest.fixture
+def receipt():
+    return make_receipt(make_suite(3), make_arms([2], adaptive=4), BenchOptions(contexts=(64,), raw=True))
+
+
+def test_the_schema_is_one():
+    Draft202012Validator.check_schema(SCHEMA)
+
+
+def test_round_trip(receipt, tmp_path):
+    path = tmp_path / "receipt.json"
+    save_receipt(path, receipt)
+    assert load_receipt(path) == receipt
+    assert os.stat(path).st_mode & 0o777 == 0o666 & ~current_umask()
+    text = path.read_text()
+    assert sum(line.startswith('  {"arm"') for line in text.splitlines()) == len(receipt["rows"])  # one line a row
+
+
+def test_an_empty_one_is_valid(receipt, tmp_path):
+    receipt["rows"] = []
+    save_receipt(tmp_path / "r.json", receipt)
+    assert load_receipt(tmp_path / "r.json")["rows"] == []
+
+
+def current_umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def places(value, path=()):
+    """Every place in a receipt; of lists the first entry."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield (*path, key)
+            yield from places(inner, (*path, key))
+    elif isinstance(value, list) and value:
+        yield from places(value[0], (*path, 0))
+
+
+FREE = {("versions",), ("context",), ("engine",)}  # what they hold may differ from build to build
+
+
+def test_a_damaged_receipt_is_refused_wherever_the_damage_is(receipt, tmp_path):
+    """Each key of each object, taken out and replaced by something of another type."""
+    path = tmp_path / "receipt.json"
+    n_checked = 0
+    for place in places(receipt):
+        if place[:1] in FREE and len(place) > 1:
+            continue
+        for change in ("remove", "replace"):
+            damaged = copy.deepcopy(receipt)
+            parent = damaged
+            for step in place[:-1]:
+                parent = parent[step]
+            if change == "remove":
+                del parent[place[-1]]
+            else:
+                parent[place[-1]] = {"not": ["what", "it", "was"]}
+            if place == ("context",) and change == "replace":
+                continue
+            path.write_text(json.dumps(damaged))
+            with pytest.raises(ReceiptError, match=str(path)):
+                load_receipt(path)
+            n_checked += 1
+    assert n_checked > 100
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b'{"format": "other/2"}', b"[" * 100_000])
+def test_other_files_are_no_receipts(tmp_path, content):
+    path = tmp_path / "other.json"
+    path.write_bytes(content)
+    with pytest.raises(ReceiptError, match=r"other\.json is no receipt of nextn bench"):
+        load_receipt(path)
+
+
+def test_rows_of_unknown_prompts_and_arms_are_refused(receipt, tmp_path):
+    for key in ("prompt", "arm"):
+        damaged = copy.deepcopy(receipt)
+        damaged["rows"][1][key] = "nobody"
+        with pytest.raises(ReceiptError, match="rows/1 names a prompt or an arm that it does not list"):
+            save_receipt(tmp_path / "r.json", damaged)
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(receipt, tmp_path, monkeypatch):
+    path = tmp_path / "receipt.json"
+    save_receipt(path, receipt)
+    before = path.read_bytes()
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space left"):
+        save_receipt(path, {**receipt, "finished": False})
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_another_run_is_told_apart(receipt):
+    for place, value, message in (
+        (("model", "sha256"), "f" * 64, r"its model\.sha256 is \"0000.*now it is \"ffff"),
+        (("options", "max_tokens"), 7, r"its options\.max_tokens is 128, now it is 7"),
+        (("engine", "stamp"), "t", r"its engine\.stamp"),
+        (("machine", "cpu"), "abacus", r"its machine\.cpu"),
+        (("context", "n_threads"), 7, r"its context\.n_threads is null, now it is 7"),
+    ):
+        other = copy.deepcopy(receipt)
+        other[place[0]][place[1]] = value
+        with pytest.raises(ReceiptError, match=f"r.json cannot be continued: {message}"):
+            check_same_run(receipt, other, "r.json")
+    check_same_run(receipt, copy.deepcopy(receipt), "r.json")
