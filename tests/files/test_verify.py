@@ -112,6 +112,11 @@ DAMAGED = {
         lambda s: tokens_of(s, lambda t: t.__setitem__(slice(0, 2), ["", "[EMPTY_0]"])),
         "duplicate-token",
     ),
+    "a token twice up to a zero byte": (
+        "dense",
+        lambda s: tokens_of(s, lambda t: t.__setitem__(3, "t4\0more")),
+        "duplicate-token",
+    ),
     "no merges": ("dense", lambda s: s.drop("tokenizer.ggml.merges"), "tokenizer"),
     "merges as a number": ("dense", lambda s: s.key("tokenizer.ggml.merges", 5), "tokenizer"),
     "too few token types": ("dense", lambda s: s.key("tokenizer.ggml.token_type", array(I32, [1])), "tokenizer"),
@@ -159,6 +164,13 @@ def test_damage_is_found(name, sketch, write):
     assert all(f.message.isprintable() and f.advice for f in report.findings)
     with pytest.raises(ModelFileError, match=path.name):
         nextn.Model(path)
+
+
+def test_tokens_that_are_no_utf8_are_not_alike(sketch, write):
+    """Bytes count, not the replacement characters that they are shown as."""
+    s = sketch()
+    tokens_of(s, lambda t: t.__setitem__(slice(0, 2), [b"\xff", b"\xfe"]))
+    check_loadable(write(s.build()))
 
 
 def test_there_are_many_kinds():

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from nextn.gguf.cursor import quote
+from nextn.gguf.cursor import open_file, quote
 from nextn.gguf.findings import Finding, damage
-from nextn.gguf.reader import GgufHeader, MetadataArray, read_array
+from nextn.gguf.reader import GgufHeader, MetadataArray
 from nextn.gguf.types import ValueType
 
 MAX_TEMPLATE_BYTES = 1 << 20  # published templates have up to 40 kB
@@ -76,16 +76,27 @@ def _check_tokens(header: GgufHeader, model: str) -> Iterator[Finding]:
     """Byte-level BPE needs its merges; no token may occur twice."""
     if model == "gpt2" and _PREFIX + "merges" not in header.metadata:
         yield damage("tokenizer", f"metadata {quote(_PREFIX + 'merges')} is missing: byte-level BPE needs it")
-    tokens = read_array(header, _PREFIX + "tokens")
-    assert isinstance(tokens, list)
-    # the engine gives empty ones a name of their own
-    names = [token or f"[EMPTY_{i}]" for i, token in enumerate(tokens)]
+    names = _names_in_the_engine(header)
     if len(set(names)) < len(names):
-        seen: set[str] = set()
+        seen: set[bytes] = set()
         twice = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        yield damage(
-            "duplicate-token", f"token {quote(twice)} occurs twice in the vocabulary; the engine aborts on that"
-        )
+        shown = quote(twice.decode(errors="replace"))
+        yield damage("duplicate-token", f"token {shown} occurs twice in the vocabulary; the engine aborts")
+
+
+def _names_in_the_engine(header: GgufHeader) -> list[bytes]:
+    """The tokens as the engine keeps them: up to a zero byte, and empty ones under a name of their own."""
+    place = header.metadata[_PREFIX + "tokens"]
+    assert isinstance(place, MetadataArray)
+    with open_file(header.path) as file:
+        file.seek(place.offset)
+        data = file.read(place.size)
+    names, at = [], 0
+    for i in range(place.count):
+        end = at + 8 + int.from_bytes(data[at : at + 8], "little")
+        names.append(data[at + 8 : end].partition(b"\0")[0] or b"[EMPTY_%d]" % i)
+        at = end
+    return names
 
 
 def _check_special(header: GgufHeader) -> Iterator[Finding]:
