@@ -235,7 +235,7 @@ def test_every_option_is_tried():
     assert {*GENERATE, *CHAT} == {field.name for field in fields(ChatParams)}
     assert keywords(nextn.Speculator.__init__) - set(SPECULATOR) == {"n_gpu_layers"}  # for paths, as in MODEL
     assert keywords(nextn.Model.__init__) == set(MODEL)
-    assert keywords(nextn.Context.__init__) == set(CONTEXT)
+    assert keywords(nextn.Context.__init__) - set(CONTEXT) == {"imatrix"}  # nextn.quantize's own
 
 
 @pytest.mark.parametrize(
@@ -331,6 +331,6 @@ def test_strange_texts(spec, text):
 
 
 def test_huge_numbers_of_stops_and_messages(spec):
-    assert spec.generate("Once", max_tokens=4, stop=[f"{i}~" for i in range(20000)]).finish_reason in ("stop", "length")
+    assert spec.generate("Once", max_tokens=4, stop=[f"{i}~" for i in range(2000)]).finish_reason in ("stop", "length")
     with pytest.raises(NextnError):
-        spec.chat(USER * 20000)
+        spec.chat(USER * 1000)
