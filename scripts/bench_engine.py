@@ -124,6 +124,22 @@ def prefill_ratio(ctx: nextn.Context, drafter: Drafter, n_prompt: int, repeats: 
     return median(ratios[1:])
 
 
+def verify_costs(ctx: nextn.Context, n_max: int, repeats: int) -> list[float]:
+    """Median seconds of a decode of 1 .. n_max + 1 tokens, interleaved, behind a short prompt."""
+    times: list[list[float]] = [[] for _ in range(n_max + 1)]
+    ctx.seq_rm(0, -1, -1)
+    ctx.decode(list(range(1, 33)), outputs="none")
+    for _ in range(repeats + 1):
+        for n in range(1, n_max + 2):
+            for _ in range(3):  # a decode like the one before, as in a run; the last one counts
+                start = time.perf_counter()
+                ctx.decode(list(range(1, n + 1)))
+                spent = time.perf_counter() - start
+                ctx.nextn_seq_rm(0, 32, -1)
+            times[n - 1].append(spent)
+    return [median(t[1:]) for t in times]
+
+
 def total(runs: list[Times]) -> Times:
     """The sum over prompts."""
     out = Times()
@@ -140,8 +156,8 @@ def total(runs: list[Times]) -> Times:
 
 def our_arms(
     args: argparse.Namespace, model: nextn.Model, prompts: list[list[int]]
-) -> tuple[dict[str, list[Times]], float]:
-    """Plain, fixed and adaptive arms in this process, in turn; and what the head costs while a prompt is read."""
+) -> tuple[dict[str, list[Times]], float, list[float]]:
+    """Plain, fixed and adaptive arms in this process, in turn; prefill_ratio() and verify_costs()."""
     vocab: Literal["auto"] | int = min(RATES_VOCAB, model.n_vocab) if args.rates else "auto"
     lengths: dict[str, nextn.DraftParams | None] = {"plain": None}
     lengths |= {f"k={k}": nextn.DraftParams(n_max=k, adaptive=False, vocab=vocab) for k in args.k}
@@ -165,7 +181,8 @@ def our_arms(
             runs = [generate(ctx, drafter, prompt, args.n_predict, args.rates, chance) for prompt in prompts]
             if repeat:
                 done[name].append(total(runs))
-    return done, prefill_ratio(*contexts["adaptive"], 512, args.repeats)
+    ctx, drafter = contexts["adaptive"]
+    return done, prefill_ratio(ctx, drafter, 512, args.repeats), verify_costs(ctx, args.n_max, 5 * args.repeats)
 
 
 @contextmanager
@@ -269,9 +286,11 @@ def main() -> None:
             texts = [json.loads(line)["prompt"] for line in lines[:: max(1, len(lines) // args.prompts)]]
             chat = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
             prompts = [model.tokenize(chat.format(text), parse_special=True) for text in texts[: args.prompts]]
-        ours, prefill = our_arms(args, model, prompts)
+        ours, prefill, verify = our_arms(args, model, prompts)
     report(args, ours, upstream_arms(args, prompts) if args.upstream else {})
     print(f"\nReading a prompt of 512 tokens: speed with the head over without it {prefill:.3f}")
+    ratios = ", ".join(f"{n}: {t / verify[0]:.2f}" for n, t in enumerate(verify[1:], 2))
+    print(f"Verifying n tokens over decoding one ({1e3 * verify[0]:.2f} ms): {ratios}")
 
 
 if __name__ == "__main__":
