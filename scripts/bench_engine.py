@@ -209,9 +209,9 @@ def server(args: argparse.Namespace, extra: Sequence[str]) -> Iterator[str]:
         process.wait()
 
 
-def ask(base: str, prompt: list[int], n_predict: int) -> dict[str, float]:
+def ask(base: str, prompt: list[int], n_predict: int, *, ignore_eos: bool) -> dict[str, float]:
     """The server's timings for one completion."""
-    body = {"prompt": prompt, "n_predict": n_predict, "temperature": 0, "ignore_eos": True, "cache_prompt": False}
+    body = {"prompt": prompt, "n_predict": n_predict, "temperature": 0, "ignore_eos": ignore_eos, "cache_prompt": False}
     request = urllib.request.Request(
         base + "/completion", json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
@@ -231,8 +231,9 @@ def upstream_arms(args: argparse.Namespace, prompts: list[list[int]]) -> dict[st
     for _ in range(args.upstream_repeats):
         for name, extra in arms.items():
             with server(args, extra) as base:
-                ask(base, prompts[0], 8)  # warms up
-                times = [ask(base, prompt, args.n_predict) for prompt in prompts]
+                ask(base, prompts[0], 8, ignore_eos=True)  # warms up
+                # where tokens are accepted at random, no text has an end, and in our arms neither
+                times = [ask(base, prompt, args.n_predict, ignore_eos=bool(args.rates)) for prompt in prompts]
             tokens = sum(t["predicted_n"] for t in times)
             done[name].append(1e3 * tokens / sum(t["predicted_ms"] for t in times))
     return done

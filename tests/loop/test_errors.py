@@ -76,7 +76,7 @@ SAMPLING = {
     "presence_penalty": number(-1000, 1000),
     "repeat_last_n": whole(-1),
     "logit_bias": [(v, TypeError) for v in (3, "a", [1], {"a": 1.0}, {1.5: 1}, {1: "a"}, {1: None}, {1: True})]
-    + [(v, ValueError) for v in ({-1: 1.0}, {HUGE: 1.0}, {1: NAN}, {1: INF}, {1: -INF}, {1: 1e300})],
+    + [(v, ValueError) for v in ({-1: 1.0}, {HUGE: 1.0}, {1: NAN}, {1: INF}, {1: 1e300})],
     "grammar": string(),
     "json_schema": [(v, TypeError) for v in (3, "{}", [1], True)],
     "accept": one_of(),
