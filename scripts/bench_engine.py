@@ -132,10 +132,12 @@ def verify_costs(ctx: nextn.Context, n_max: int, repeats: int) -> list[float]:
     for _ in range(repeats + 1):
         for n in range(1, n_max + 2):
             for _ in range(3):  # a decode like the one before, as in a run; the last one counts
+                n_past = ctx.seq_pos_max() + 1
                 start = time.perf_counter()
                 ctx.decode(list(range(1, n + 1)))
                 spent = time.perf_counter() - start
-                ctx.nextn_seq_rm(0, 32, -1)
+                if n > 1:
+                    ctx.nextn_seq_rm(0, n_past + 1, -1)
             times[n - 1].append(spent)
     return [median(t[1:]) for t in times]
 
