@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
 from nextn._cli import chat, demo, doctor, generate, inspect
 from nextn._cli.bench_table import add_bench
 from nextn._cli.file_tables import add_file_commands
-from nextn._cli.parser import CACHE_TYPES, FLASH_ATTENTION, Parser, ShowVersion, number, text, whole
+from nextn._cli.parser import (
+    CACHE_TYPES,
+    FLASH_ATTENTION,
+    Commands,
+    Parser,
+    ShowVersion,
+    add_threads,
+    number,
+    text,
+    whole,
+)
 from nextn._cli.run import run
 from nextn._cli.sampling import add_sampling, add_template
 from nextn.options import DraftParams
@@ -48,9 +57,6 @@ def build_parser() -> Parser:
     add_file_commands(commands, _add_output)
     add_bench(commands, (_add_model, _add_context, _add_output), _add_output)
     return parser
-
-
-Commands = argparse._SubParsersAction  # the class has no public name
 
 
 def _add_generate(commands: Commands[Parser]) -> None:
@@ -230,7 +236,7 @@ def _add_context(parser: Parser) -> None:
         metavar="N",
         help="tokens computed at once (default: %(default)s)",
     )
-    group.add_argument("-t", "--threads", type=whole(1, 512), metavar="N", help="threads (default: physical cores)")
+    add_threads(group)
     group.add_argument(
         "-tb", "--threads-batch", type=whole(1, 512), metavar="N", help="threads for more than one token"
     )

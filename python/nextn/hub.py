@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-from nextn.errors import ModelFileError, NextnError
+from nextn.errors import MissingExtraError, ModelFileError, NextnError
 from nextn.options import check_bool, check_text
 
 __all__ = ["download", "parse_hf"]
@@ -52,7 +52,7 @@ def download(
 
     Raises:
         ModelFileError: There is no such repository, revision or file, or it cannot be fetched; says what there is.
-        NextnError: huggingface_hub is not installed.
+        MissingExtraError: huggingface_hub is not installed.
     """
     check_text("repo_id", repo_id)
     for name, value in (("filename", filename), ("quant", quant), ("revision", revision)):
@@ -63,7 +63,7 @@ def download(
     hub = _import_hub()
     place = {"revision": revision, "cache_dir": cache_dir}
     offline = check_bool("local_files_only", local_files_only) or bool(hub.constants.HF_HUB_OFFLINE)
-    with _bars(hub, check_bool("progress_bar", progress_bar)), _one_error(hub, repo_id):
+    with _bars(hub, check_bool("progress_bar", progress_bar)), _own_log_quiet(hub), _one_error(hub, repo_id):
         names, offline = _list_models(hub, repo_id, place, offline)
         wanted = _choose(repo_id, names, filename, quant)
         paths = [hub.hf_hub_download(repo_id, name, local_files_only=offline, **place) for name in wanted]
@@ -86,7 +86,7 @@ def _import_hub() -> ModuleType:
         import huggingface_hub.errors
         import huggingface_hub.utils
     except ImportError:
-        raise NextnError("models from a hub need huggingface_hub: pip install 'nextn[hf]'") from None
+        raise MissingExtraError("a model from a hub", "hf", ["huggingface_hub"]) from None
     return huggingface_hub
 
 
@@ -180,3 +180,15 @@ def _bars(hub: ModuleType, wanted: bool) -> Iterator[None]:
         yield
     finally:
         utils.enable_progress_bars()
+
+
+@contextmanager
+def _own_log_quiet(hub: ModuleType) -> Iterator[None]:
+    """Keep huggingface_hub from writing to standard error that it tries again; what comes of it is said by nextn."""
+    log = hub.utils.logging
+    verbosity = log.get_verbosity()
+    log.set_verbosity_error()
+    try:
+        yield
+    finally:
+        log.set_verbosity(verbosity)

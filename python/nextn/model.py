@@ -97,7 +97,7 @@ class Model:
 
         Raises:
             ModelFileError: There is no such file, or it cannot be fetched; or as for Model().
-            NextnError: huggingface_hub is not installed (pip install 'nextn[hf]').
+            MissingExtraError: huggingface_hub is not installed (pip install 'nextn[hf]').
         """
         from nextn.hub import download
 

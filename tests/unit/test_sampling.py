@@ -181,3 +181,17 @@ def test_a_seed_repeats_the_draws_and_none_does_not():
 
     assert draws(9) == draws(9) != draws(10)
     assert draws(None) != draws(None)
+
+
+def test_the_arg_max_is_the_lowest_of_equal_logits():
+    logits = np.zeros((2, 6), dtype=np.float32)
+    logits[:, [2, 4]] = 1.0
+    assert argmax_rows(logits) == [2, 2]
+
+
+def test_nan_is_an_error_at_any_row():
+    for row in range(3):
+        logits = np.eye(3, 10, dtype=np.float32)
+        logits[row, 5] = np.nan
+        with pytest.raises(DecodeError, match="NaN"):
+            argmax_rows(logits)

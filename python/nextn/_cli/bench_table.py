@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Sequence
 
 from nextn._cli import bench
-from nextn._cli.parser import Parser, number, text, whole
+from nextn._cli.parser import Commands, Parser, number, text, whole
 from nextn.options import DraftParams
 
-Commands = argparse._SubParsersAction  # the class has no public name
 AddOptions = Callable[[Parser], None]
 
 

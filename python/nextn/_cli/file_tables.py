@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 
 from nextn._cli import files, quantize
-from nextn._cli.parser import Parser, text, whole
+from nextn._cli.parser import Commands, Parser, add_threads, text, whole
 from nextn.quantize import DEFAULT_RECIPE, recipe_names
-
-Commands = argparse._SubParsersAction  # the class has no public name
 
 
 def add_file_commands(commands: Commands[Parser], add_output: Callable[[Parser], None]) -> None:
@@ -134,7 +131,7 @@ def _add_imatrix(commands: Commands[Parser]) -> Parser:
         "-c", "--ctx-size", type=whole(16), default=512, metavar="N", help="tokens per chunk of the text"
     )
     parser.add_argument("--chunks", type=whole(1), metavar="N", help="most chunks to read (default: all)")
-    parser.add_argument("-t", "--threads", type=whole(1, 512), metavar="N", help="threads (default: physical cores)")
+    add_threads(parser)
     return parser
 
 
@@ -144,4 +141,4 @@ def _add_quantizer(parser: Parser) -> None:
     parser.add_argument(
         "--allow-requantize", action="store_true", help="quantize tensors again that are quantized already"
     )
-    parser.add_argument("-t", "--threads", type=whole(1, 512), metavar="N", help="threads (default: physical cores)")
+    add_threads(parser)

@@ -11,6 +11,8 @@ from typing import Any, NoReturn
 
 from nextn._cli.version import version_text
 
+Commands = argparse._SubParsersAction  # the class has no public name
+
 FLASH_ATTENTION = ("on", "off", "auto")
 CACHE_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")
 
@@ -56,7 +58,7 @@ class Parser(argparse.ArgumentParser):
 
     def _commands(self) -> dict[str, Parser]:
         """The parsers of the commands by name."""
-        actions = (action for action in self._actions if isinstance(action, argparse._SubParsersAction))
+        actions = (action for action in self._actions if isinstance(action, Commands))
         return dict(next(actions).choices) if self._subparsers else {}
 
 
@@ -119,3 +121,8 @@ def _nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that looks most like this one; of equals, one with as many dashes."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
     return matches[0] if matches else None
+
+
+def add_threads(table: argparse._ActionsContainer) -> None:
+    """The option -t of a command, or of a group of its options."""
+    table.add_argument("-t", "--threads", type=whole(1, 512), metavar="N", help="threads (default: physical cores)")

@@ -9,6 +9,7 @@ static constexpr double prior_trials   = 2;
 static constexpr double even_trials    = 20;  // of all positions being equally good
 static constexpr double half_life      = 200; // rounds after which a cost counts half
 static constexpr double line_weight    = 0.5; // of the line against a measured sample
+static constexpr double slope_weight   = 2;   // of the guessed slope of the line
 static constexpr int    probe_first    = 8;   // rounds without drafting before the head is tried again
 static constexpr int    probe_last     = 256;
 static constexpr int    plain_interval = 256; // rounds with drafting before one without
@@ -95,7 +96,7 @@ void llama_nextn_length::fit_line() {
     x_mean /= sum;
     y_mean /= sum;
     const double guess = guess_per_token * y_mean / (1 + guess_per_token * x_mean);
-    double       xx = prior_trials, xy = prior_trials * guess;
+    double       xx = slope_weight, xy = slope_weight * guess;
     for (int n = 1; n <= k_max + 1; ++n) {
         const double w = verify[n].weight(round);
         xx += w * (n - 1 - x_mean) * (n - 1 - x_mean);
