@@ -159,7 +159,9 @@ int32_t llama_nextn_drafter::decode(llama_seq_id seq_id, llama_pos pos0, const l
     batch.seq_id   = seq_ids.data();
     batch.logits   = outputs.data();
 
+    ctx_dft->nextn.set_fill(!output);
     const int32_t ret = llama_decode(ctx_dft, batch);
+    ctx_dft->nextn.set_fill(false);
     if (ret != 0) {
         // part of the batch may be in the memory: go on from the rows that are surely true
         ctx_dft->get_memory()->seq_rm(seq_id, pos0, -1);

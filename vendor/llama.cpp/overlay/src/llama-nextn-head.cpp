@@ -1,6 +1,8 @@
 #include "llama-nextn-head.h"
 
 #include "llama-graph.h"
+#include "llama-impl.h"
+#include "llama-kv-cache.h"
 #include "llama-nextn-state.h"
 
 #include <algorithm>
@@ -136,6 +138,19 @@ ggml_tensor * llama_nextn_short_head(ggml_context * ctx0, llm_graph_result & res
         res.nextn.extra_logits = ggml_mul_mat(ctx0, extra, cur);
     }
     return prefix ? prefix : extra;
+}
+
+void llama_nextn_build_fill(ggml_context * ctx0, ggml_cgraph * gf, const llm_graph_input_attn_kv & inp,
+                            ggml_tensor * out_ids, ggml_tensor * k, ggml_tensor * v, int il) {
+    if (inp.self_k_rot) {
+        k = llama_mul_mat_hadamard(ctx0, k, inp.self_k_rot);
+    }
+    if (inp.self_v_rot) {
+        v = llama_mul_mat_hadamard(ctx0, v, inp.self_v_rot);
+    }
+    ggml_build_forward_expand(gf, inp.mctx->cpy_k(ctx0, k, inp.get_k_idxs(), il));
+    ggml_build_forward_expand(gf, inp.mctx->cpy_v(ctx0, v, inp.get_v_idxs(), il));
+    ggml_build_forward_expand(gf, out_ids); // an input that is written even when it is empty
 }
 
 //

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <vector>
 
+class llm_graph_input_attn_kv;
 class llm_graph_result;
 struct llama_nextn_cparams;
 
@@ -82,6 +83,12 @@ constexpr int64_t llama_nextn_best_parts = 16;
 // The draft graphs call this where they multiply with the output matrix: the rows of it that are to be scored.
 ggml_tensor * llama_nextn_short_head(ggml_context * ctx0, llm_graph_result & res, const llama_nextn_cparams & cparams,
                                      ggml_tensor * head, ggml_tensor * cur);
+
+// The draft graphs call this where they would attend, when llama_nextn_cparams::fill is set: store the keys and values
+// of all rows. What a prompt leaves in a draft memory is no more than that; queries, attention and feed-forward of its
+// rows would be computed for nothing.
+void llama_nextn_build_fill(ggml_context * ctx0, ggml_cgraph * gf, const llm_graph_input_attn_kv & inp,
+                            ggml_tensor * out_ids, ggml_tensor * k, ggml_tensor * v, int il);
 
 // Add the search for the best token of each output row to a graph that has its logits. F32 [4, parts, n_outputs]:
 // maximum, row of it, and the sum of exp(logit - maximum) when with_p, of each part of the row.

@@ -26,6 +26,7 @@ struct llama_nextn_cparams {
     bool best_p    = false; // and its probability
     bool no_logits = false; // do not copy the logits to the host
     bool row       = false; // keep the logits of the last output row, a short one too
+    bool fill      = false; // a draft graph stores its keys and values, and computes nothing else
 
     const llama_nextn_shortlist * shortlist    = nullptr; // rows of the output matrix that a draft graph scores
     int32_t                       n_prefix     = 0;       // and what of it shapes the graph
@@ -33,8 +34,8 @@ struct llama_nextn_cparams {
 
     bool operator==(const llama_nextn_cparams & o) const {
         return pre_norm == o.pre_norm && tap_pre == o.tap_pre && best == o.best && best_p == o.best_p &&
-               no_logits == o.no_logits && row == o.row && shortlist == o.shortlist && n_prefix == o.n_prefix &&
-               n_extra_rows == o.n_extra_rows;
+               no_logits == o.no_logits && row == o.row && fill == o.fill && shortlist == o.shortlist &&
+               n_prefix == o.n_prefix && n_extra_rows == o.n_extra_rows;
     }
 };
 
@@ -79,6 +80,9 @@ public:
     // keep the last output row of each decode: the logits of [prefix; extra]
     void                       set_row(bool value);
     const std::vector<float> & get_row();
+
+    // of a draft context: the next decodes have no outputs and no hidden rows, they only go to its memory
+    void set_fill(bool value);
 
     // the shortlist of a draft context; NULL: the whole vocabulary
     void                    set_shortlist(std::unique_ptr<llama_nextn_shortlist> list);

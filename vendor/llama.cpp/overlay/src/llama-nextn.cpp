@@ -255,7 +255,7 @@ void llama_nextn_state::set_hidden(bool value) {
 
 const float * llama_nextn_state::get_hidden(int32_t i) {
     const auto & cparams = ctx.get_cparams();
-    if (!cparams.embeddings_nextn || cparams.embeddings_nextn_masked || !row_in_range(i)) {
+    if (!cparams.embeddings_nextn || cparams.embeddings_nextn_masked || cparams.nextn.fill || !row_in_range(i)) {
         return nullptr;
     }
     ctx.synchronize();
@@ -299,6 +299,10 @@ bool llama_nextn_state::get_best(int32_t i, llama_nextn_best & best) {
 
 void llama_nextn_state::set_row(bool value) {
     ctx.cparams.nextn.row = value;
+}
+
+void llama_nextn_state::set_fill(bool value) {
+    ctx.cparams.nextn.fill = value;
 }
 
 const std::vector<float> & llama_nextn_state::get_row() {
