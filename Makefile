@@ -36,10 +36,6 @@ test: build wheel $(stamp)/test ## build, then run the tests (ARGS goes to pytes
 	$(bin)/python -m pytest -m "not long" $(ARGS)
 
 test-long: export OMP_WAIT_POLICY ?= passive
-test-long: build $(stamp)/test ## run the tests that take minutes
-	$(bin)/python -m pytest -m long $(ARGS)
-
-test-long: export OMP_WAIT_POLICY ?= passive
 test-long: build $(stamp)/test ## the tests that take minutes: more draws, more texts
 	$(bin)/python -m pytest -m long $(ARGS)
 

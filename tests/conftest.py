@@ -8,6 +8,7 @@ import json
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache" / "tiny_models"
+_SECONDS_KEPT = 24 * 3600
 sys.path.insert(0, str(ROOT / "scripts"))
 
 # A shell's background jobs ignore Ctrl-C, and so would the processes that tests start and interrupt.
@@ -55,10 +57,11 @@ def tiny_model() -> Callable[..., Path]:
     from tiny_gguf import PRESETS, make
 
     cache = CACHE / _sources_hash()[:16]
-    for old in CACHE.glob("*"):  # models of an earlier generator
-        if old != cache:
-            shutil.rmtree(old) if old.is_dir() else old.unlink()
     cache.mkdir(parents=True, exist_ok=True)
+    cache.touch()
+    for old in CACHE.iterdir():  # models of earlier generators, unless another run may still need them
+        if old.stat().st_mtime < time.time() - _SECONDS_KEPT:
+            shutil.rmtree(old, ignore_errors=True)
 
     def build(kind: str = "dense", type: str = "f32", **options: Any) -> Path:  # noqa: A002
         base = PRESETS[kind if kind in PRESETS else f"tiny-{kind}"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import nextn
 import numpy as np
@@ -178,6 +179,15 @@ def test_written_files_are_whole_or_not_there(small, tmp_path):
     again = tmp_path / "again.gguf"
     extract_head(small(), again)
     assert again.read_bytes() == out.read_bytes()
+
+
+def test_writing_one_file_from_several_threads(small, tmp_path):
+    """Each of them writes a file of its own; the last one to end gives the name its content."""
+    model, out = small(), tmp_path / f"{'ä' * 120}.gguf"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: extract_head(model, out), range(32)))
+    assert tensor_bytes(out) == tensor_bytes(small(part="head"))
+    assert list(tmp_path.iterdir()) == [out]
 
 
 def test_unusual_metadata_is_kept(sketch, write, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import fields
 from typing import Any
 
 from nextn import _core
@@ -16,9 +17,13 @@ from nextn.context import Context
 from nextn.model import Model
 from nextn.options import DraftParams, GenerateOptions
 from nextn.speculator import Speculator
-from nextn.stats import Chunk
+from nextn.stats import Chunk, Stats
 
 __all__ = ["LocalRunner"]
+
+# What a row takes from the statistics as it stands there; it pads the positions.
+_IN_BOTH = {field.name for field in fields(Measured)} & {field.name for field in fields(Stats)}
+_IN_BOTH -= {"accepted_per_position"}
 
 
 class LocalRunner:
@@ -88,19 +93,11 @@ class LocalRunner:
                 drafted[position] += 1
         assert last is not None and last.finish_reason is not None  # a stream ends with a reason
         stats = last.stats
-        accepted = list(stats.accepted_per_position)
+        accepted = stats.accepted_per_position
         return Measured(
-            prompt_tokens=stats.prompt_tokens,
-            completion_tokens=stats.completion_tokens,
-            prompt_ms=stats.prompt_ms,
-            predicted_ms=stats.predicted_ms,
-            draft_ms=stats.draft_ms,
-            verify_ms=stats.verify_ms,
-            draft_n=stats.draft_n,
-            draft_n_accepted=stats.draft_n_accepted,
-            n_rounds=stats.n_rounds,
+            **{name: getattr(stats, name) for name in _IN_BOTH},
             drafted_per_position=drafted,
-            accepted_per_position=accepted + [0] * (len(drafted) - len(accepted)),
+            accepted_per_position=[*accepted, *[0] * (len(drafted) - len(accepted))],
             finish_reason=last.finish_reason,
             tokens_sha256=hash_tokens(tokens),
             text_sha256=hash_text("".join(text)),

@@ -18,6 +18,8 @@ __all__ = ["plot_comparison", "plot_contexts", "plot_lengths", "plot_positions",
 _ALL = "#222222"
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
+_EVEN: dict[str, Any] = {"color": "#555555", "linewidth": 1.3, "linestyle": "--", "zorder": 1}
+"""The line of plain decoding's own speed."""
 
 Figures = dict[str, Any]
 """The figures of an arm, as in a summary."""
@@ -34,11 +36,11 @@ def plot_speedups(label: str, arms: Sequence[Figures], topics: Sequence[str]) ->
                 if part and part["speedup"]:
                     axes.plot(
                         part["speedup"]["value"], y + 0.26, _MARKERS[i % 6], color=_COLOURS[i % 6], markersize=4.5,
-                        label=f"{topic} prompts" if y == 0 else None,
+                        label=f"only {topic} prompts" if y == 0 else None,
                     )  # fmt: skip
         axes.set_yticks(range(len(shown)), [_arm_label(arm["arm"]) for arm in shown])
         axes.invert_yaxis()
-        axes.axvline(1.0, color="#888888", linewidth=1, linestyle="--", zorder=0)
+        axes.axvline(1.0, **_EVEN)
         axes.set_title(f"{label}: how much faster than plain decoding?", loc="left")
         axes.set_xlabel("speed-up over plain decoding (1.0 = as fast as plain; further right is faster)")
         _legend(axes)
@@ -55,14 +57,15 @@ def plot_positions(label: str, arm: Figures, topics: Sequence[str]) -> str:
             points = [(p["position"], p["by_topic"].get(topic)) for p in known]
             xs, ys = [a for a, b in points if b is not None], [b for _, b in points if b is not None]
             axes.plot(xs, ys, marker=_MARKERS[i % 6], color=_COLOURS[i % 6], markersize=4.5, linewidth=1.2,
-                      label=f"{topic} prompts")  # fmt: skip
+                      label=f"only {topic} prompts")  # fmt: skip
         axes.errorbar(x, y, yerr=_errors(y, [p["acceptance"] for p in known]), color=_ALL, marker="o", linewidth=2,
                       capsize=3, label="all prompts, with 95 % interval")  # fmt: skip
         axes.set_ylim(0, 1.05)
+        axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f} %")
         axes.set_xticks(x)
-        axes.set_title(f"{label}: how many drafted tokens are right?", loc="left")
+        axes.set_title(f"{label}: how many drafted tokens are right? ({_arm_label(arm['arm'])})", loc="left")
         axes.set_xlabel("position in the draft (1 = the first drafted token)")
-        axes.set_ylabel("share accepted")
+        axes.set_ylabel("acceptance (accepted of drafted tokens)")
         _legend(axes)
         return _svg(figure)
 
@@ -78,7 +81,7 @@ def plot_lengths(label: str, arms: Sequence[Figures], lengths: dict[str, int], t
             if all(part and part["speedup"] for part in parts):
                 y = [1.0, *(part["speedup"]["value"] for part in parts if part)]
                 axes.plot(x, y, marker=_MARKERS[i % 6], color=_COLOURS[i % 6], markersize=4.5, linewidth=1.2,
-                          label=f"{topic} prompts")  # fmt: skip
+                          label=f"only {topic} prompts")  # fmt: skip
         y = [1.0, *(arm["speedup"]["value"] for arm in fixed)]
         spread = [{"value": 1.0, "low": 1.0, "high": 1.0}, *(arm["speedup"] for arm in fixed)]
         axes.errorbar(x, y, yerr=_errors(y, spread), color=_ALL, marker="o", linewidth=2, capsize=3,
@@ -87,12 +90,13 @@ def plot_lengths(label: str, arms: Sequence[Figures], lengths: dict[str, int], t
             ratio = adaptive["speedup"]
             axes.axhline(ratio["value"], color=_COLOURS[4], linewidth=2, label="adaptive length, all prompts")
             if ratio["low"] is not None:
-                axes.axhspan(ratio["low"], ratio["high"], color=_COLOURS[4], alpha=0.2, linewidth=0)
-        axes.axhline(1.0, color="#888888", linewidth=1, linestyle="--", zorder=0)
+                axes.axhspan(ratio["low"], ratio["high"], color=_COLOURS[4], alpha=0.2, linewidth=0,
+                             label="its 95 % interval")  # fmt: skip
+        axes.axhline(1.0, **_EVEN)
         axes.set_xticks(x, ["0\n(plain)", *map(str, x[1:])])
         axes.set_title(f"{label}: how long should a draft be?", loc="left")
         axes.set_xlabel("fixed draft length k in tokens")
-        axes.set_ylabel("speed-up over plain decoding")
+        axes.set_ylabel("speed-up over plain decoding (1.0 = as fast)")
         _legend(axes)
         return _svg(figure)
 
@@ -151,11 +155,11 @@ def _errors(values: Sequence[float], estimates: Sequence[dict[str, Any]]) -> lis
 def _arm_label(name: str) -> str:
     """An arm's name for people who have not read anything."""
     if name.startswith("k="):
-        return f"drafts of {name[2:]}"
+        return f"{name}: drafts of {name[2:]} token{'' if name == 'k=1' else 's'}"
     return {
         PLAIN: "plain decoding",
         CONTROL: "plain again (control)",
-        "adaptive": "adaptive drafts",
+        "adaptive": "adaptive draft length",
     }.get(name, name)
 
 
@@ -178,7 +182,10 @@ def _canvas(height: float) -> Iterator[tuple[Figure, Axes]]:
 
 def _legend(axes: Axes) -> None:
     """The legend, beside the plot, where it hides nothing."""
-    axes.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=9)
+    handles, labels = axes.get_legend_handles_labels()
+    order = sorted(range(len(labels)), key=lambda i: not labels[i].startswith("all prompts"))
+    axes.legend([handles[i] for i in order], [labels[i] for i in order], loc="upper left",
+                bbox_to_anchor=(1.01, 1.0), frameon=False, fontsize=9)  # fmt: skip
 
 
 def _svg(figure: Figure) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -19,6 +18,7 @@ from nextn.bench.machine import machine_facts, version_facts
 from nextn.bench.plan import Arm, BenchOptions, Block
 from nextn.bench.suite import DATA, Suite
 from nextn.errors import NextnError
+from nextn.gguf.atomic import new_file
 
 __all__ = ["FORMAT", "Receipt", "ReceiptError", "load_receipt", "new_receipt", "now", "save_receipt"]
 
@@ -66,18 +66,8 @@ def save_receipt(path: str | os.PathLike[str], receipt: Receipt) -> None:
         OSError: It cannot be written.
     """
     check_receipt(receipt, str(path))
-    target = Path(path)
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(_dump(receipt))
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with new_file(path) as part:
+        part.write_text(_dump(receipt), encoding="utf-8")
 
 
 def load_receipt(path: str | os.PathLike[str]) -> Receipt:
@@ -181,10 +171,3 @@ def _short(value: Any) -> str:
     """A value for a message."""
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _umask() -> int:
-    """The process's umask, which can only be read by setting it."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

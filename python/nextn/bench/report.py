@@ -340,7 +340,8 @@ def _facts(receipt: Receipt) -> list[Item]:
     rows.append(["contexts", ", ".join(f"{k} {v}" for k, v in receipt["context"].items() if v is not None)])
     how = "greedy" if options["temperature"] == 0 else f"temperature {options['temperature']:g}"
     seeds = ", ".join(map(str, options["seeds"]))
-    runs = f"{how}, at most {options['max_tokens']} tokens, seeds {seeds}, {options['repeats']} repeats each"
+    often = "once each" if options["repeats"] == 1 else f"{options['repeats']} times each"
+    runs = f"{how}, at most {options['max_tokens']} tokens, seeds {seeds}, {often}"
     rows.append(["runs", f"{runs}; {len(receipt['rows'])} in all, arms in turn in random order, warm-up dropped"])
     n_prompts = len(receipt["suite"]["prompts"])
     rows.append(["prompts", f"suite {receipt['suite']['name']}, {n_prompts}; sha256 {receipt['suite']['sha256']}"])

@@ -137,9 +137,12 @@ def _arms(rows: Sequence[Row], names: Sequence[str], topics: dict[str, str]) -> 
 
 
 def _modes(raw: Sequence[Row], chat: Sequence[Row], names: Sequence[str]) -> list[dict[str, Any]]:
-    """Each arm on the same prompts raw and through the chat template."""
+    """Each arm that ran raw prompts on the same prompts raw and through the chat template."""
     found = []
+    raw_arms = {row["arm"] for row in raw}
     for name in names:
+        if name not in raw_arms:
+            continue
         both = {}
         for mode, rows in (("raw", raw), ("chat", chat)):
             of_arm = _by(rows, lambda row: row["arm"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,9 +28,10 @@ def new_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise IsADirectoryError(f"{show_path(wanted)} is a directory, not a file to write")
     if not wanted.parent.is_dir():
         raise FileNotFoundError(f"{show_path(wanted.parent)} is no directory; make it first")
-    draft = wanted.with_name(f".{wanted.name[:200]}.{os.getpid()}.part")
+    # a name of this call's own: threads, and processes in several containers, may write the same file at the same time
+    draft = wanted.with_name(f".{wanted.name[:50]}.{secrets.token_hex(6)}.part")
     try:
-        draft.touch()
+        draft.touch(exist_ok=False)
         yield draft
         _settle(draft)
         os.replace(draft, wanted)
