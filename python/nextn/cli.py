@@ -90,7 +90,11 @@ def _add_chat(commands: Commands[Parser]) -> None:
     )
     parser.set_defaults(run=chat.run)
     parser.add_argument("-sys", "--system-prompt", type=text, metavar="TEXT", help="system message before everything")
-    parser.add_argument("--show-stats", action="store_true", help="say how each answer went (also: /stats)")
+    parser.add_argument(
+        "--show-stats",
+        action="store_true",
+        help="show acceptance and speed while an answer comes, and after it (also: /stats)",
+    )
     parser.add_argument(
         "--show-accepted", action="store_true", help="show accepted drafted tokens in green, on a terminal"
     )

@@ -21,6 +21,25 @@ def test_quiet_by_default(run_python):
     assert out == ""
 
 
+def test_generation_is_quiet(run_python):
+    """Drafting, chatting, cancelling, a full context: whatever the fork has to say goes to logging alone."""
+    out = run_python("""
+        with nextn.Speculator(DEMO, n_ctx=64) as speculator:
+            speculator.generate("def f(x):", max_tokens=40, temperature=0.8, seed=1)
+            for chunk in speculator.stream_chat([{"role": "user", "content": "Hi"}], grammar='root ::= "a" | "b"'):
+                pass
+            next(speculator.stream("def f(x):")).text
+            try:
+                speculator.generate("word " * 100)
+            except nextn.ContextOverflowError:
+                pass
+            speculator.generate("def")
+        with nextn.Speculator(DEMO, draft=None, n_ctx=64) as plain:
+            plain.generate("def f(x):", max_tokens=20)
+    """)
+    assert out == ""
+
+
 def test_quiet_when_an_application_logs_its_own(run_python):
     out = run_python("""
         import logging

@@ -10,15 +10,16 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import count
 from pathlib import Path
 
 import nextn
 import pytest
 from nextn import cli
-from nextn._cli import demo
+from nextn._cli import demo, talk
 from nextn._cli.errors import name_options
 from nextn._cli.interrupt import abort_on_interrupt
-from nextn._cli.talk import LoadProgress
+from nextn._cli.talk import Progress
 from nextn.bundled import bundled_model
 from nextn.stats import Counters
 
@@ -338,17 +339,34 @@ def test_the_words_of_the_library_become_options():
     assert name_options(message) == "-c 10 is less than -tb (see a/vocab/n_ctx.gguf, vocab.txt and vocabulary)"
 
 
-def test_progress_is_shown_on_a_terminal_only_and_once_per_percent(monkeypatch, capsys):
-    LoadProgress(delay=0)(0.5)
-    assert capsys.readouterr().err == ""
+def test_progress_is_shown_on_a_terminal_only_and_after_the_delay(monkeypatch, capsys):
+    def shown(**options):
+        with Progress("loading", **options) as progress:
+            for share in (0.25, 0.26, 1.0):
+                progress(share)
+        return capsys.readouterr().err
+
+    assert shown() == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    late = LoadProgress(delay=100)
-    late(0.5)
-    assert capsys.readouterr().err == ""
-    show = LoadProgress(delay=0)
-    for share in (0.251, 0.259, 1.0):
-        show(share)
-    assert capsys.readouterr().err == "\rloading the model: 25 %\rloading the model: 100 %\r\033[K"
+    assert shown(delay=100) == ""
+    monkeypatch.setenv("COLUMNS", "100")
+    assert shown() == f"\rloading [{'#' * 8:<30}]  25%, 0 s left\033[K\r\033[K"
+    monkeypatch.setenv("COLUMNS", "41")  # a line that wraps would not go away
+    assert shown() == f"\rloading [{'#' * 3:<12}]  25%, 0 s left\033[K\r\033[K"
+    monkeypatch.setenv("COLUMNS", "30")
+    assert shown() == "\rloading  25%, 0 s left\033[K\r\033[K"
+
+
+def test_a_model_that_loads_slowly_has_a_bar(monkeypatch, capsys):
+    """Longer than a second: a bar, on a terminal, that goes away again; in a pipe nothing."""
+    clock = count()
+    monkeypatch.setattr(talk, "perf_counter", lambda: next(clock))  # every look at it takes a second
+    for terminal in (True, False):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
+        assert cli.main(["generate", "-n", "1", QUESTION]) == 0
+        err = capsys.readouterr().err
+        assert bool(re.search(r"\rloading the model \[#+ *\] +\d+%, \d+ s left\033\[K", err)) == terminal
+        assert ("\033[K" in err) == terminal
 
 
 # errors: exit code 1, one line

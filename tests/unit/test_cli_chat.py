@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
 import os
 import pty
 import re
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
+from functools import partial
 from pathlib import Path
 
 import nextn
+import pyte
 import pytest
 from nextn import cli
 from nextn._cli.doctor import EXACT_KERNELS, _advice
@@ -134,6 +139,80 @@ def test_at_a_terminal(tmp_path):
     assert process.wait(30) == 0
     os.close(reader)
     assert QUESTION in (tmp_path / "nextn" / "chat_history").read_text()
+
+
+class Terminal:
+    """A process at a terminal of 12 lines of 60 columns, which pyte draws."""
+
+    def __init__(self, *arguments, **env):
+        self.screen = pyte.HistoryScreen(60, 12, history=10_000, ratio=1)
+        self.stream = pyte.ByteStream(self.screen)
+        self.raw = b""
+        self.reader, terminal = pty.openpty()
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 60, 0, 0))
+        env = {**os.environ, "OMP_WAIT_POLICY": "passive", "TERM": "xterm", **env}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "nextn", *arguments],
+            stdin=terminal, stdout=terminal, stderr=terminal, env=env, start_new_session=True,
+        )  # fmt: skip
+        os.close(terminal)
+
+    def read_until(self, seen, seconds=60):
+        """Draw what comes until something is seen; it is asked after each piece."""
+        end = time.time() + seconds
+        while not seen(self):
+            assert time.time() < end, self.raw
+            piece = os.read(self.reader, 512)
+            self.raw += piece
+            self.stream.feed(piece)
+
+    @property
+    def lines(self):
+        """Everything that was ever on the screen, as it was scrolled out of it or is there now."""
+        width = self.screen.columns
+        gone = ["".join(line[x].data for x in range(width)).rstrip() for line in self.screen.history.top]
+        return gone + [line.rstrip() for line in self.screen.display]
+
+
+def test_acceptance_is_shown_live(tmp_path):
+    """In the last line while text scrolls above it; when the answer is there, nothing is left of it."""
+    arguments = ("chat", "--show-stats", "--ignore-eos", "-n", "200", "-c", "1024", "-t", "1")
+    terminal = Terminal(*arguments, XDG_STATE_HOME=str(tmp_path))
+    live = set()
+
+    def at_prompt(t, n_answers):
+        last = t.screen.display[-1]
+        if "drafted tokens accepted" in last:
+            live.add(last.strip())
+        return t.raw.count(b"mean accepted length") == n_answers and t.raw.endswith(b"> ")
+
+    terminal.read_until(partial(at_prompt, n_answers=0))
+    for n_answers, question in enumerate((QUESTION, OTHER), start=1):  # the second one begins in the last line
+        os.write(terminal.reader, question.encode() + b"\n")
+        terminal.read_until(partial(at_prompt, n_answers=n_answers))
+    os.write(terminal.reader, b"/exit\n")
+    assert terminal.process.wait(30) == 0
+    os.close(terminal.reader)
+    assert len(live) > 3  # it changed while the answers came
+    assert all(re.match(r"[\d.]+ tokens/s, \d+ of \d+ drafted tokens accepted", line) for line in live)
+    shown, messages = "\n".join(terminal.lines), []
+    assert "drafted tokens accepted" not in shown
+    with nextn.Speculator(bundled_model(), draft=None, n_ctx=1024) as plain:
+        for question in (QUESTION, OTHER):
+            messages.append({"role": "user", "content": question})
+            answer = plain.chat(messages, ignore_eos=True, max_tokens=200).text
+            messages.append({"role": "assistant", "content": answer})
+            assert len(answer) > 12 * 30  # longer than the screen
+            wrapped = [s[i : i + 60].rstrip() for s in answer.split("\n") for i in range(0, max(1, len(s)), 60)]
+            assert f"> {question}\n{chr(10).join(wrapped)}\n" in shown
+
+
+def test_nothing_is_shown_live_in_pipes(main):
+    """Statistics come after each answer, on standard error, and nothing of a terminal's."""
+    code, out, err = main("chat", "--show-stats", stdin=f"{QUESTION}\n")
+    assert (code, out) == (0, f"{ANSWER}\n")
+    assert "\033" not in out + err
+    assert err.count("mean accepted length") == 1
 
 
 def test_sampling_options_reach_the_generation(main):

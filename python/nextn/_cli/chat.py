@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from nextn._cli.live import LiveStats
 from nextn._cli.models import draft_if_possible, open_models, open_speculator, read_draft
 from nextn._cli.sampling import chat_options
 from nextn._cli.talk import say, summary
@@ -130,10 +131,13 @@ class Conversation:
     def _answer(self) -> None:
         """Show an answer as it comes, and keep it; Ctrl-C keeps what there is."""
         parts: list[str] = []
+        last: Chunk | None = None
         try:
-            for chunk in self._speculator.stream_chat(self._messages, **self._options):
-                parts.append(chunk.text)
-                self._show(chunk)
+            with LiveStats(self._show_stats) as live:
+                for last in self._speculator.stream_chat(self._messages, **self._options):
+                    parts.append(last.text)
+                    self._show(last)
+                    live.show(last.stats)
         except (KeyboardInterrupt, CancelledError):
             say("\n(interrupted)")
         except ContextOverflowError as error:
@@ -142,10 +146,13 @@ class Conversation:
             return
         if not self._json:
             print(flush=True)
+        if self._show_stats and last is not None:
+            limit = "-n or a full context (-c)" if last.finish_reason == "length" else None
+            say(summary(last.stats, drafting=self._drafting, limit=limit))
         self._messages.append({"role": "assistant", "content": "".join(parts)})
 
     def _show(self, chunk: Chunk) -> None:
-        """A piece of the answer: its thinking and its statistics to standard error."""
+        """A piece of the answer; its thinking goes to standard error."""
         if self._json:
             piece: dict[str, Any] = {"text": chunk.text, "tokens": chunk.tokens, "finish_reason": chunk.finish_reason}
             if chunk.reasoning_content:
@@ -157,9 +164,6 @@ class Conversation:
             if chunk.reasoning_content:
                 print(chunk.reasoning_content, end="", file=sys.stderr, flush=True)
             print(self._coloured(chunk), end="", flush=True)
-        if chunk.finish_reason is not None and self._show_stats:
-            limit = "-n or a full context (-c)" if chunk.finish_reason == "length" else None
-            say(("" if self._json else "\n") + summary(chunk.stats, drafting=self._drafting, limit=limit))
 
     def _coloured(self, chunk: Chunk) -> str:
         """The text of a round with its accepted tokens in green; the last token of a round is the model's own."""

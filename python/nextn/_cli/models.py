@@ -10,7 +10,7 @@ from typing import Any
 
 from nextn._cli.interrupt import abort_on_interrupt
 from nextn._cli.parser import UsageError
-from nextn._cli.talk import LoadProgress, say
+from nextn._cli.talk import Progress, say
 from nextn.bundled import bundled_model
 from nextn.hub import download, parse_hf
 from nextn.model import Model
@@ -54,15 +54,15 @@ def find_model(args: argparse.Namespace) -> str:
     return str(args.model)
 
 
+def load_model(path: str, **options: Any) -> Model:
+    """Load one file; the engine's calls to the bar also give Python a chance to see Ctrl-C meanwhile."""
+    with Progress("loading the model", delay=1.0) as progress:
+        return Model(path, progress=progress, **options)
+
+
 def _load(path: str, args: argparse.Namespace) -> Model:
-    """Load one file."""
-    return Model(
-        path,
-        n_gpu_layers=args.n_gpu_layers,
-        use_mmap=not args.no_mmap,
-        use_mlock=args.mlock,
-        progress=LoadProgress(),
-    )
+    """Load one file as the options say."""
+    return load_model(path, n_gpu_layers=args.n_gpu_layers, use_mmap=not args.no_mmap, use_mlock=args.mlock)
 
 
 @contextmanager

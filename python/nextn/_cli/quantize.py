@@ -9,10 +9,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from nextn._cli.models import load_model
 from nextn._cli.parser import UsageError
-from nextn._cli.talk import LoadProgress, Progress, say
+from nextn._cli.talk import Progress, say
 from nextn.gguf.report import format_size
-from nextn.model import Model
 from nextn.quantize import Plan, make_plan, run_plan, write_imatrix
 from nextn.quantize.collect import collect
 from nextn.quantize.matrix import PROMPTS, Row, format_matrix, make_matrix
@@ -66,7 +66,7 @@ def run_matrix(args: argparse.Namespace) -> None:
 def run_imatrix(args: argparse.Namespace) -> None:
     """Make an importance matrix."""
     text = _read_text(args.text)
-    with Model(args.file, progress=LoadProgress()) as model, Progress("reading") as progress:
+    with load_model(args.file) as model, Progress("reading") as progress:
         if not model.has_nextn_layer:
             say("the model has no draft head: the matrix covers the trunk alone")
         matrix = collect(

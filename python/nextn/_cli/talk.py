@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from time import perf_counter
 
 from nextn.stats import Stats
+
+_CLEAR = "\033[K"  # to the end of the line
 
 
 def say(message: str) -> None:
@@ -18,46 +21,31 @@ def complain(message: str, *, error: bool = True) -> None:
     say(f"nextn: {'error: ' if error else ''}{' '.join(message.split())}")
 
 
-class LoadProgress:
-    """Shows how much of a model is loaded: on a terminal, once loading takes longer than a moment.
+class Progress:
+    """Shows how much of a longer work is done and how long the rest may take: on a terminal, until the block ends.
 
-    It also gives Python a chance to see Ctrl-C while the engine loads.
+    Args:
+        what: The work, in a word or two.
+        delay: Seconds after which it is first shown: what is done by then was no longer work.
     """
 
-    def __init__(self, delay: float = 0.5) -> None:
-        self._start = perf_counter() + delay
-        self._shown = -1
-        self._wanted = sys.stderr is not None and sys.stderr.isatty()
-
-    def __call__(self, share: float) -> None:
-        """Show the loaded share, 0 to 1, if it is news."""
-        percent = int(100 * share)
-        if not self._wanted or percent == self._shown or perf_counter() < self._start:
-            return
-        self._shown = percent
-        end = "\r\033[K" if percent == 100 else ""  # the line goes away again
-        print(f"\rloading the model: {percent} %{end}", end="", file=sys.stderr, flush=True)
-
-
-class Progress:
-    """Shows how much of a longer work is done and how long the rest may take: on a terminal, until the block ends."""
-
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, *, delay: float = 0.0) -> None:
         self._what = what
         self._start = perf_counter()
+        self._delay = delay
         self._shown = 0.0
         self._wanted = sys.stderr is not None and sys.stderr.isatty()
 
     def __call__(self, share: float) -> None:
         """Show the share, 0 to 1, that is done."""
         now = perf_counter()
-        if not self._wanted or now - self._shown < 0.1:
+        if not self._wanted or now - self._start < self._delay or now - self._shown < 0.1:
             return
         self._shown = now
-        left = (now - self._start) * (1 - share) / share if share > 0 else 0.0
-        bar = "#" * round(30 * share)
-        line = f"\r{self._what} [{bar:<30}] {share:4.0%}, {left:.0f} s left "
-        print(line, end="", file=sys.stderr, flush=True)
+        left = f", {(now - self._start) * (1 - share) / share:.0f} s left" if share > 0 else ""
+        width = min(30, shutil.get_terminal_size().columns - len(self._what) - 22)  # a wrapped line would stay
+        bar = f"[{'#' * round(width * share):<{width}}] " if width > 4 else ""
+        print(f"\r{self._what} {bar}{share:4.0%}{left}{_CLEAR}", end="", file=sys.stderr, flush=True)
 
     def __enter__(self) -> Progress:
         """Give itself."""
@@ -66,7 +54,7 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         """Remove the line."""
         if self._shown:
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+            print(f"\r{_CLEAR}", end="", file=sys.stderr, flush=True)
 
 
 def summary(stats: Stats, *, drafting: bool, limit: str | None) -> str:
