@@ -22,7 +22,7 @@ own_cpp = $(shell find csrc vendor/llama.cpp/overlay -name '*.cpp' -o -name '*.c
 .DELETE_ON_ERROR:
 # Recipes share .venv and the build directories.
 .NOTPARALLEL:
-.PHONY: help demo test test-long lint lint-python lint-types lint-cpp lint-stubs lint-vendor format stubs build wheel clean
+.PHONY: help demo test test-long lint lint-python lint-types lint-cpp lint-shell lint-stubs lint-vendor format stubs build wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,7 +39,7 @@ test-long: export OMP_WAIT_POLICY ?= passive
 test-long: build $(stamp)/test ## the tests that take minutes: more draws, more texts
 	$(bin)/python -m pytest -m long $(ARGS)
 
-lint: lint-python lint-types lint-cpp lint-stubs lint-vendor ## ruff, mypy, clang-format, stubs, vendor (-k: all of them)
+lint: lint-python lint-types lint-cpp lint-shell lint-stubs lint-vendor ## ruff, mypy, clang-format, shellcheck, stubs, vendor
 
 lint-python: $(stamp)/lint
 	$(bin)/ruff check
@@ -50,6 +50,9 @@ lint-types: build $(stamp)/test $(stamp)/lint
 
 lint-cpp: $(stamp)/lint
 	$(bin)/clang-format --dry-run --Werror $(own_cpp)
+
+lint-shell: $(stamp)/lint
+	$(bin)/shellcheck scripts/*.sh .ci/run
 
 lint-stubs: build $(stamp)/lint
 	$(bin)/python scripts/stubs.py

@@ -38,8 +38,8 @@ endif ()
 string(REGEX REPLACE "^.*\n" "" NEXTN_LLAMA_DIR "${vendor_output}")
 message(STATUS "llama.cpp: ${NEXTN_LLAMA_DIR}")
 
-# A change of anything the tree is made of runs this file again with the next build. The stamp is in the list because
-# another clone of the project may have brought the cache's tree to a state of its own.
+# A change of anything the tree is made of runs this file again with the next build. The stamp is in the list because the
+# tree may be prepared by hand, or stopped half-way, between two builds.
 if (NOT llama_source_tree)
     file(GLOB_RECURSE vendor_files CONFIGURE_DEPENDS
         ${vendor_folder}/UPSTREAM.toml ${vendor_folder}/series ${vendor_folder}/patches/*.patch ${vendor_folder}/overlay/*

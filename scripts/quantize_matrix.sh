@@ -3,8 +3,9 @@
 #
 #     scripts/quantize_matrix.sh model-F16.gguf results text.txt [options of nextn bench, such as --prompts 12]
 #
-# TYPES (default: Q8_0 Q6_K Q5_K_M Q4_K_M) and RECIPES (default: base combined) name what is made; text.txt is what the
-# perplexity is measured on. Interrupted, the benchmarks go on where they were when the same command runs again.
+# TYPES (default: Q8_0 Q6_K Q5_K_M Q4_K_M) and RECIPES (default: base combined) name what is made, QUANTIZE_OPTIONS further
+# options of nextn quantize-matrix, such as "--imatrix FILE"; text.txt is what the perplexity is measured on. Interrupted,
+# the benchmarks go on where they were when the same command runs again.
 # Needs: pip install "nextn[bench]"
 set -eu
 model=${1:?name a GGUF file in F16, BF16 or F32}
@@ -19,7 +20,7 @@ done
 if [ ! -e "$results/matrix.md" ]; then
     # shellcheck disable=SC2086  # lists are to be split
     nextn quantize-matrix "$model" "$results" ${TYPES:-Q8_0 Q6_K Q5_K_M Q4_K_M} --text "$text" $recipes \
-        > "$results/matrix.part"
+        ${QUANTIZE_OPTIONS:-} > "$results/matrix.part"
     mv "$results/matrix.part" "$results/matrix.md"
 fi
 set -- "$@" --resume

@@ -3,24 +3,32 @@
 <cache>/llama.cpp-<version>/
     lock        taken while anything here changes
     pristine/   bare repository with the one commit of the pinned folder; never changed once it is there
-    src/        the prepared tree: a repository of its own that borrows pristine's objects
-    stamp       what src holds, written last and removed first
+    trees/<name>-<hash>/    of one project folder, so that two clones do not disturb each other's builds
+        src/        the prepared tree: a repository of its own that borrows pristine's objects
+        stamp       what src holds, written last and removed first
+        owner       the project folder; its time is that of the last use
 """
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
+import re
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from vendoring.archive import PRISTINE, archive_of_environment, fetched_archive, import_archive
+from vendoring.layout import write_if_changed
 from vendoring.pin import Pin
 from vendoring.run import Git, VendorError, inherited_fds, say
+
+SECONDS_KEPT = 24 * 3600
 
 
 def cache_root() -> Path:
@@ -29,6 +37,52 @@ def cache_root() -> Path:
         return Path(own).absolute()
     user = os.environ.get("XDG_CACHE_HOME", "")
     return (Path(user) if os.path.isabs(user) else Path.home() / ".cache") / "nextn"
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The prepared tree of one project folder.
+
+    Its path does not change with what it holds: builds stay incremental.
+    """
+
+    folder: Path
+    root: Path
+
+    @property
+    def source(self) -> Path:
+        """The tree."""
+        return self.folder / "src"
+
+    @property
+    def stamp_file(self) -> Path:
+        """Says what the tree holds."""
+        return self.folder / "stamp"
+
+    @property
+    def owner_file(self) -> Path:
+        """Says whose it is."""
+        return self.folder / "owner"
+
+    def remove_locks(self) -> None:
+        """Remove git's locks, which a call that was killed left behind; the cache's lock must be held."""
+        for path in (self.source / ".git").rglob("*.lock"):
+            path.unlink(missing_ok=True)
+
+    def note_use(self) -> None:
+        """Say whose it is, and that it is in use."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_if_changed(self.owner_file, os.fsencode(self.root))
+        os.utime(self.owner_file)
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether its project folder is gone, and not since a moment ago: a container may see other folders."""
+        try:
+            unused = time.time() - self.owner_file.stat().st_mtime
+            return unused > SECONDS_KEPT and not Path(os.fsdecode(self.owner_file.read_bytes())).is_dir()
+        except FileNotFoundError:
+            return False
 
 
 @dataclass(frozen=True)
@@ -47,15 +101,11 @@ class Cache:
         """The bare repository."""
         return self.folder / "pristine"
 
-    @property
-    def source(self) -> Path:
-        """The prepared tree. This path never changes, so that incremental builds stay incremental."""
-        return self.folder / "src"
-
-    @property
-    def stamp_file(self) -> Path:
-        """Says what the prepared tree holds."""
-        return self.folder / "stamp"
+    def tree(self, root: Path) -> Tree:
+        """The tree of a project folder."""
+        root = root.resolve()
+        name = re.sub(r"[^\w.-]+", "-", root.name)[:40]
+        return Tree(self.folder / "trees" / f"{name}-{hashlib.sha256(os.fsencode(root)).hexdigest()[:12]}", root)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -85,9 +135,14 @@ class Cache:
         for pattern in ("scratch-*", "download-*", "import-*"):
             for path in self.folder.glob(pattern):
                 shutil.rmtree(path, ignore_errors=True)
-        if self.source.is_dir():
-            for path in (self.source / ".git").rglob("*.lock"):
-                path.unlink(missing_ok=True)
+
+    def remove_abandoned_trees(self) -> None:
+        """Remove the trees of project folders that are gone. The lock must be held."""
+        for folder in self.folder.glob("trees/*"):
+            if Tree(folder, folder).is_abandoned:
+                aside = self.folder / f"scratch-{folder.name}"  # gone at once; a call that is killed leaves no half
+                folder.rename(aside)
+                shutil.rmtree(aside, ignore_errors=True)
 
     def require_pristine(self, pin: Pin) -> str:
         """The pristine commit; gets and imports the archive when it is not here. The lock must be held.

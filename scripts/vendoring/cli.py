@@ -71,7 +71,7 @@ def run_command(args: argparse.Namespace) -> int:
         case "source":
             print(check_source(fork, args.tree))
         case "export":
-            changes = export(fork, args.tree or Cache.of(fork.pin()).source, force=args.force)
+            changes = export(fork, args.tree or Cache.of(fork.pin()).tree(fork.root).source, force=args.force)
             print("\n".join(changes) or "nothing to change")
         case "bump" if args.finish:
             print("\n".join(finish_bump(fork, args.version, args.finish.absolute())))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from vendoring.build import build_chain, scratch_repository
-from vendoring.cache import Cache
+from vendoring.cache import Cache, Tree
 from vendoring.layout import STAMP_HEADER, Fork, State, read_state, stamp_header, write_if_changed
 from vendoring.run import Git, VendorError, say
 from vendoring.workcopy import object_folders, write_base
@@ -40,24 +42,29 @@ def prepare(fork: Fork, *, discard: bool = False) -> Path:
     """
     state = read_state(fork)
     cache = Cache.of(state.pin)
-    if discard or not is_ready(cache, state):
+    tree = cache.tree(fork.root)
+    if discard or not is_ready(tree, state):
         with cache.locked():
-            if discard or not is_ready(cache, state):
-                rebuild(cache, state, discard=discard)
-    write_base(Git(cache.source), state.files())
-    return cache.source
+            cache.remove_abandoned_trees()
+            tree.remove_locks()
+            if discard or not is_ready(tree, state):
+                rebuild(cache, tree, state, discard=discard)
+    with suppress(OSError):  # a cache that can only be read is as good
+        tree.note_use()
+    write_base(Git(tree.source), state.files())
+    return tree.source
 
 
-def is_ready(cache: Cache, state: State) -> bool:
+def is_ready(tree: Tree, state: State) -> bool:
     """Whether the tree holds this state. Needs no lock: the stamp is absent whenever the tree is being changed."""
-    prepared = read_prepared(cache.stamp_file)
-    if prepared is None or prepared.stamp != state.stamp or not (cache.source / STAMP_HEADER).is_file():
+    prepared = read_prepared(tree.stamp_file)
+    if prepared is None or prepared.stamp != state.stamp or not (tree.source / STAMP_HEADER).is_file():
         return False
-    changed = changes(cache.source, prepared.commit)
+    changed = changes(tree.source, prepared.commit)
     if changed is None or any(line.startswith((" D", "D ")) for line in changed):
         return False
     if changed:
-        say(f"{cache.source} was changed by hand ({summary(changed)}); it is used as it is")
+        say(f"{tree.source} was changed by hand ({summary(changed)}); it is used as it is")
     return True
 
 
@@ -82,70 +89,72 @@ def summary(changed: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def rebuild(cache: Cache, state: State, *, discard: bool) -> None:
+def rebuild(cache: Cache, tree: Tree, state: State, *, discard: bool) -> None:
     """Build the state aside, then move the tree to it. Only files that differ are written."""
     pristine = cache.require_pristine(state.pin)
     with scratch_repository([cache.pristine / "objects"], cache.folder) as scratch:
         commit = build_chain(scratch, pristine, state)
-        prepared = read_prepared(cache.stamp_file)
+        prepared = read_prepared(tree.stamp_file)
         if prepared is not None and not discard:
-            refuse_to_lose_work(cache, prepared, scratch, commit)
-        cache.stamp_file.unlink(missing_ok=True)
-        switch(cache, scratch, commit)
-    write_if_changed(cache.source / STAMP_HEADER, stamp_header(state.stamp))
-    write_if_changed(cache.stamp_file, json.dumps({"stamp": state.stamp, "commit": commit}).encode() + b"\n")
-    say(f"prepared {cache.source} (stamp {state.stamp}, {len(state.overlay)} own files, {len(state.patches)} patches)")
+            refuse_to_lose_work(tree, prepared, scratch, commit)
+        tree.note_use()
+        tree.stamp_file.unlink(missing_ok=True)
+        switch(cache, tree, scratch, commit)
+    write_if_changed(tree.source / STAMP_HEADER, stamp_header(state.stamp))
+    write_if_changed(tree.stamp_file, json.dumps({"stamp": state.stamp, "commit": commit}).encode() + b"\n")
+    say(f"prepared {tree.source} (stamp {state.stamp}, {len(state.overlay)} own files, {len(state.patches)} patches)")
 
 
-def refuse_to_lose_work(cache: Cache, prepared: Prepared, scratch: Git, commit: str) -> None:
+def refuse_to_lose_work(tree: Tree, prepared: Prepared, scratch: Git, commit: str) -> None:
     """Stop when the tree holds changes made by hand that the new state does not hold."""
-    changed = changes(cache.source, prepared.commit)
+    changed = changes(tree.source, prepared.commit)
     if not changed or all(line.startswith((" D", "D ")) for line in changed):
         return
     if all(line.startswith("C ") for line in changed):
         new_tree = scratch.text("rev-parse", f"{commit}^{{tree}}")
-        if Git(cache.source).text("rev-parse", "HEAD^{tree}") == new_tree:
+        if Git(tree.source).text("rev-parse", "HEAD^{tree}") == new_tree:
             return
     raise VendorError(
-        f"{cache.source} was changed by hand ({summary(changed)}) and vendor/llama.cpp has changed too; "
+        f"{tree.source} was changed by hand ({summary(changed)}) and vendor/llama.cpp has changed too; "
         "commit the changes there and run `scripts/vendor.py export`, "
         "or throw them away with `scripts/vendor.py prepare --discard`"
     )
 
 
-def switch(cache: Cache, scratch: Git, commit: str) -> None:
+def switch(cache: Cache, tree: Tree, scratch: Git, commit: str) -> None:
     """Check a commit of the scratch repository out in the cache's tree; a damaged tree is made anew."""
-    if is_sound_repository(cache):
+    if is_sound_repository(cache, tree):
         try:
-            move(cache, scratch, commit)
+            move(tree, scratch, commit)
             return
         except VendorError as error:
-            say(f"making {cache.source} anew: {error}")
-    shutil.rmtree(cache.source, ignore_errors=True)
-    cache.source.mkdir()
-    Git(cache.source).run("init", "--quiet", "--template=")
-    link = f"../../../{cache.pristine.name}/objects\n"  # relative, so that the cache can be moved
-    write_if_changed(cache.source / ".git" / "objects" / "info" / "alternates", link.encode())
-    move(cache, scratch, commit)
+            say(f"making {tree.source} anew: {error}")
+    shutil.rmtree(tree.source, ignore_errors=True)
+    tree.source.mkdir()
+    Git(tree.source).run("init", "--quiet", "--template=")
+    objects = os.path.relpath(cache.pristine / "objects", tree.source / ".git" / "objects")
+    link = f"{objects}\n"  # relative, so that the cache can be moved
+    write_if_changed(tree.source / ".git" / "objects" / "info" / "alternates", link.encode())
+    move(tree, scratch, commit)
 
 
-def move(cache: Cache, scratch: Git, commit: str) -> None:
+def move(tree: Tree, scratch: Git, commit: str) -> None:
     """Check a commit out, writing only files that differ, and remove files that do not belong to it."""
-    git = Git(cache.source)
+    git = Git(tree.source)
     git.run("fetch", "--quiet", "--no-tags", scratch.directory, "+HEAD:refs/nextn/prepared")
-    write_if_changed(cache.source / ".git" / "info" / "exclude", f"/{STAMP_HEADER}\n".encode())
+    write_if_changed(tree.source / ".git" / "info" / "exclude", f"/{STAMP_HEADER}\n".encode())
     git.try_run("am", "--quit")
     git.try_run("update-index", "-q", "--refresh")  # files that only look touched are not written again
     git.run("checkout", "--quiet", "--force", "--detach", commit)
     git.run("clean", "--quiet", "--force", "-d")
 
 
-def is_sound_repository(cache: Cache) -> bool:
+def is_sound_repository(cache: Cache, tree: Tree) -> bool:
     """Whether the tree's repository can be used: it is one of its own and sees the pristine objects."""
-    git = Git(cache.source)
-    if not (cache.source / ".git").is_dir():
+    git = Git(tree.source)
+    if not (tree.source / ".git").is_dir():
         return False
     top = git.try_run("rev-parse", "--show-toplevel")
-    if top.returncode != 0 or Path(top.stdout.decode().rstrip("\n")).resolve() != cache.source.resolve():
+    if top.returncode != 0 or Path(top.stdout.decode().rstrip("\n")).resolve() != tree.source.resolve():
         return False
     return (cache.pristine / "objects").resolve() in object_folders(git)

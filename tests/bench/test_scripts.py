@@ -67,3 +67,19 @@ def test_the_matrix_of_benchmarks(tmp_path):
     page = (tmp_path / "comparison.md").read_text()
     assert "| f16-sampled | adaptive |" in page and "| q8_0-sampled | adaptive |" in page
     assert "<svg" in (tmp_path / "comparison.html").read_text()
+
+
+def test_the_matrix_of_quantizations(tmp_path):
+    text = tmp_path / "text.txt"
+    text.write_text((SCRIPTS.parent / "README.md").read_text()[:1500])
+    arguments = (nextn.bundled_model(), tmp_path / "out", text, "--prompts", "3", "-n", "8", "-t", "1", "--no-control")
+    options = {"TYPES": "Q4_0", "RECIPES": "combined", "QUANTIZE_OPTIONS": "--allow-requantize -t 1 -c 128"}
+    done = run("quantize_matrix.sh", *arguments, **options)
+    assert done.returncode == 0, done.stderr
+    made = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"matrix.md", "comparison.md", "comparison.html"} <= made
+    (model,) = (name for name in made if name.endswith(".gguf"))
+    assert f"{model.removesuffix('.gguf')}.json" in made
+    assert "| Q4_0 combined |" in (tmp_path / "out" / "matrix.md").read_text()
+    again = run("quantize_matrix.sh", *arguments, **options)  # nothing is left to do
+    assert again.returncode == 0, again.stderr

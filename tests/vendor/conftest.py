@@ -65,5 +65,8 @@ def working_copy(template: Project, prepared_cache: Path, tmp_path_factory: pyte
 def prepared(project: Project, prepared_cache: Path) -> Project:
     """The project after its first prepare, and without an archive to fall back on."""
     shutil.copytree(prepared_cache, project.cache)
+    (tree,) = (project.version_cache / "trees").iterdir()  # of the template; now it is the copy's
+    tree.rename(project.tree)
+    (project.tree / "owner").write_bytes(bytes(project.root))
     project.env["NEXTN_LLAMA_ARCHIVE"] = ""
     return project

@@ -149,12 +149,18 @@ class Project:
         return self.cache / f"llama.cpp-{VERSION}"
 
     @property
+    def tree(self) -> Path:
+        """The cache's folder of this project."""
+        digest = hashlib.sha256(str(self.root.resolve()).encode()).hexdigest()
+        return self.version_cache / "trees" / f"{self.root.name}-{digest[:12]}"
+
+    @property
     def source(self) -> Path:
-        return self.version_cache / "src"
+        return self.tree / "src"
 
     @property
     def stamp_file(self) -> Path:
-        return self.version_cache / "stamp"
+        return self.tree / "stamp"
 
     def environment(self, **env: str | None) -> dict[str, str]:
         """Without network; None takes a variable away."""
@@ -219,7 +225,9 @@ class Project:
 
     def kept(self) -> set[str]:
         """What the cache holds for the version, apart from the lock."""
-        return {path.name for path in self.version_cache.glob("*")} - {"lock"}
+        return {path.name for path in self.version_cache.glob("*")} - {"lock", "trees"} | {
+            path.name for path in self.version_cache.glob("trees/*/*")
+        }
 
 
 def the_message(done: Done) -> str:

@@ -44,7 +44,7 @@ def test_everything_applies(prepared: Project, tmp_path: Path) -> None:
     assert f"the pin is now llama-cpp-python=={NEW} (llama.cpp abc99100)" in out
     assert prepared.ok("check") == "vendor/llama.cpp: in order, 2 patches"
     path = Path(prepared.ok("prepare"))
-    assert path.parent.name == f"llama.cpp-{NEW}"
+    assert path.parents[2].name == f"llama.cpp-{NEW}"
     assert (path / "src" / "lib.cpp").read_text().startswith("// new\n")
     assert "value_30 = 330;" in (path / "src" / "lib.cpp").read_text()
     assert (path / "src" / "more.cpp").exists()

@@ -83,7 +83,7 @@ def test_the_prepared_tree_is_built_and_follows_the_overlay(build: Build) -> Non
     assert "330" not in build.project.read("src/lib.cpp")
 
 
-def test_another_clone_that_changed_the_tree_is_noticed(build: Build, tmp_path: Path) -> None:
+def test_another_clone_does_not_disturb_the_build(build: Build, tmp_path: Path) -> None:
     assert build.configure().returncode == 0
     build.build()
     shutil.copytree(build.project.root, tmp_path / "clone")
@@ -91,6 +91,16 @@ def test_another_clone_that_changed_the_tree_is_noticed(build: Build, tmp_path: 
     clone.overlay("include/llama-nextn.h", "// of the clone\n")
     time.sleep(0.02)
     clone.ok("prepare")
+    assert "no work to do" in build.build()
+    assert build.built == "// ours\nint nextn();\n"
+
+
+def test_a_tree_that_was_brought_to_another_state_is_noticed(build: Build) -> None:
+    assert build.configure().returncode == 0
+    build.build()
+    time.sleep(0.02)
+    build.project.stamp_file.unlink()
+    (build.project.source / "include" / "llama-nextn.h").write_text("// half\n")
     build.build()
     assert build.built == "// ours\nint nextn();\n"
 

@@ -34,7 +34,7 @@ def test_no_network_and_no_cache(project: Project) -> None:
 
 def test_pip_gets_the_archive_by_name(project: Project) -> None:
     project.ok("prepare", NEXTN_LLAMA_ARCHIVE=None, PIP_FIND_LINKS=str(project.archive.parent))
-    assert project.kept() == {"pristine", "src", "stamp"}
+    assert project.kept() == {"pristine", "src", "stamp", "owner"}
 
 
 def test_options_of_a_build_do_not_reach_pip(project: Project) -> None:
@@ -178,7 +178,7 @@ def test_a_patch_that_does_not_apply_is_named_with_file_and_hunk(prepared: Proje
     )
     assert "scripts/vendor.py prepare --dest DIR" in message
     assert prepared.stamp_file.read_text() == before
-    assert prepared.kept() == {"pristine", "src", "stamp"}
+    assert prepared.kept() == {"pristine", "src", "stamp", "owner"}
 
 
 def test_the_hunk_that_fails_is_counted(project: Project) -> None:

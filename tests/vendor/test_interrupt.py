@@ -68,7 +68,7 @@ def assert_whole(project: Project, header: str, *, leftovers: bool = False) -> N
     assert project.read("include/llama-nextn.h") == header
     assert project.read("src/lib.cpp") == PATCHED
     assert git(project.source, "status", "--porcelain") == ""
-    assert {name for name in project.kept() if not (leftovers and "-" in name)} == {"pristine", "src", "stamp"}
+    assert {name for name in project.kept() if not (leftovers and "-" in name)} == {"pristine", "src", "stamp", "owner"}
 
 
 @pytest.mark.parametrize("everything", [True, False], ids=["git dies too", "git lives on"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -187,10 +188,37 @@ def test_a_call_waits_for_another_and_says_so(prepared: Project) -> None:
 
 def test_the_cache_is_where_the_environment_says(project: Project, tmp_path: Path) -> None:
     xdg, home = str(tmp_path / "xdg"), str(tmp_path / "home")
-    part = f"nextn/llama.cpp-{project.source.parent.name.rpartition('-')[2]}/src"
+    part = f"nextn/{project.source.relative_to(project.cache)}"
     assert project.ok("prepare", NEXTN_CACHE_DIR=None, XDG_CACHE_HOME=xdg, HOME=home) == f"{xdg}/{part}"
     assert project.ok("prepare", NEXTN_CACHE_DIR=None, XDG_CACHE_HOME=None, HOME=home) == f"{home}/.cache/{part}"
     assert project.ok("prepare", NEXTN_CACHE_DIR=None, XDG_CACHE_HOME="rel", HOME=home) == f"{home}/.cache/{part}"
+
+
+def test_each_clone_has_a_tree_of_its_own(prepared: Project, tmp_path: Path) -> None:
+    shutil.copytree(prepared.root, tmp_path / "a clone")
+    clone = Project(tmp_path / "a clone", prepared.cache, prepared.archive)
+    clone.overlay("include/llama-nextn.h", "// of the clone\n")
+    before = times(prepared.source)
+    tree = Path(clone.ok("prepare"))
+    assert tree != prepared.source
+    assert (tree / "include/llama-nextn.h").read_text() == "// of the clone\n"
+    assert times(prepared.source) == before
+    assert prepared.run_process("prepare") == (0, f"{prepared.source}\n", "")
+
+
+def test_trees_of_clones_that_are_gone_are_removed_after_a_day(prepared: Project, tmp_path: Path) -> None:
+    trees = {}
+    for name in ("old", "new", "alive"):
+        shutil.copytree(prepared.root, tmp_path / name)
+        trees[name] = Path(Project(tmp_path / name, prepared.cache, prepared.archive).ok("prepare")).parent
+    for name in ("old", "alive"):
+        os.utime(trees[name] / "owner", (time.time() - 25 * 3600,) * 2)
+    for name in ("old", "new"):
+        shutil.rmtree(tmp_path / name)
+    prepared.overlay("include/llama-nextn.h", "// new\n")
+    prepared.ok("prepare")
+    assert {name for name, tree in trees.items() if tree.exists()} == {"new", "alive"}
+    assert prepared.read("src/lib.cpp") == PATCHED
 
 
 def test_a_moved_cache_still_works(prepared: Project, tmp_path: Path) -> None:
