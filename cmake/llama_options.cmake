@@ -30,6 +30,11 @@ engine_option(LLAMA_BUILD_UI OFF)
 engine_option(LLAMA_OPENSSL OFF)
 engine_option(LLAMA_CURL OFF)
 
+# Models larger than one machine. Nothing is connected to unless a worker is named. An option of our own: existing build
+# directories remember upstream's as off.
+option(NEXTN_RPC "Build the RPC backend and its worker, ggml-rpc-server" ON)
+set(GGML_RPC ${NEXTN_RPC})
+
 # CMakeLists.txt sets the compiler cache; ggml would set it a second time.
 engine_option(GGML_CCACHE OFF)
 

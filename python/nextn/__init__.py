@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 
 from nextn import _engine as _engine
-from nextn._binary import server_binary
+from nextn._binary import rpc_server_binary, server_binary
 from nextn.aio import AsyncSpeculator
 from nextn.bundled import bundled_model
 from nextn.context import Context
@@ -29,6 +29,7 @@ from nextn.gguf import verify
 from nextn.logprobs import TokenLogprobs
 from nextn.model import Model
 from nextn.options import ChatParams, DraftParams, GenerateParams, SamplingParams
+from nextn.server import Server
 from nextn.speculator import Speculator
 from nextn.stats import Chunk, GenerationResult, Stats
 
@@ -59,6 +60,7 @@ __all__ = [
     "NoNextnLayerError",
     "RollbackError",
     "SamplingParams",
+    "Server",
     "ServerError",
     "Speculator",
     "Stats",
@@ -66,6 +68,7 @@ __all__ = [
     "UnsupportedArchitectureError",
     "__version__",
     "bundled_model",
+    "rpc_server_binary",
     "server_binary",
     "verify",
 ]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nextn.errors import NextnError
 
-__all__ = ["native_dir", "server_binary"]
+__all__ = ["native_dir", "rpc_server_binary", "server_binary"]
 
 
 def native_dir() -> Path:
@@ -30,9 +30,25 @@ def server_binary() -> Path:
     Raises:
         NextnError: The package was built without it.
     """
-    path = native_dir() / "bin" / ("llama-server.exe" if sys.platform == "win32" else "llama-server")
+    return _program("llama-server", "NEXTN_TOOLS left it out")
+
+
+def rpc_server_binary() -> Path:
+    """The worker for models larger than one machine, ggml-rpc-server.
+
+    It has no authentication: only in a network that you trust.
+
+    Raises:
+        NextnError: The package was built without it.
+    """
+    return _program("ggml-rpc-server", "NEXTN_RPC or NEXTN_TOOLS left it out")
+
+
+def _program(name: str, reason: str) -> Path:
+    """A program beside the library."""
+    path = native_dir() / "bin" / (f"{name}.exe" if sys.platform == "win32" else name)
     if not path.is_file():
-        raise NextnError(f"this build of nextn has no llama-server (looked for {path}): NEXTN_TOOLS left it out")
+        raise NextnError(f"this build of nextn has no {name} (looked for {path}): {reason}")
     if not os.access(path, os.X_OK):
         raise NextnError(f"{path} may not be executed: check its permissions")
     return path

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from nextn._cli import chat, demo, doctor, generate, inspect
+from nextn._cli import chat, demo, doctor, generate, inspect, serve
 from nextn._cli.bench_table import add_bench
 from nextn._cli.file_tables import add_file_commands
 from nextn._cli.parser import (
@@ -51,6 +51,7 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     _add_generate(commands)
     _add_chat(commands)
+    _add_serve(commands)
     _add_inspect(commands)
     _add_demo(commands)
     _add_doctor(commands)
@@ -103,6 +104,42 @@ def _add_chat(commands: Commands[Parser]) -> None:
     add_sampling(parser, n_predict=-1)
     add_template(parser)
     _add_context(parser)
+    _add_output(parser)
+
+
+def _add_serve(commands: Commands[Parser]) -> None:
+    """Table of nextn serve."""
+    parser = commands.add_parser(
+        "serve",
+        help="serve a model with OpenAI's API",
+        description="Start the patched llama-server, which drafts with the model's own head, and stop it in order at "
+        "Ctrl-C or SIGTERM. -v shows its log.",
+    )
+    parser.set_defaults(run=serve.run)
+    parser.add_argument("extra", nargs="*", metavar="-- ARGS", help="further arguments of llama-server")
+    group = parser.add_argument_group("server")
+    group.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    group.add_argument(
+        "--port", type=whole(0, 65535), default=8080, metavar="N", help="0 takes a free one (default: %(default)s)"
+    )
+    group.add_argument(
+        "--api-key", metavar="KEY", help="key that clients must send; better set LLAMA_API_KEY: arguments are public"
+    )
+    group.add_argument(
+        "-np", "--parallel", type=whole(1, 256), default=1, metavar="N", help="requests at a time (default: 1)"
+    )
+    group.add_argument(
+        "--timeout", type=number(1), default=600.0, metavar="S", help="longest wait for the model to load in seconds"
+    )
+    group.add_argument(
+        "--grace", type=number(0), default=10.0, metavar="S", help="at the end, longest wait for running requests"
+    )
+    _add_model(parser)
+    _add_rpc(parser)
+    _add_drafting(parser)
+    group = parser.add_argument_group("context")
+    group.add_argument("-c", "--ctx-size", type=whole(0), metavar="N", help="tokens that fit in each request")
+    group.add_argument("-t", "--threads", type=whole(1, 512), metavar="N", help="threads (default: physical cores)")
     _add_output(parser)
 
 
@@ -178,6 +215,15 @@ def _add_model(parser: Parser) -> None:
     )
     group.add_argument("--no-mmap", action="store_true", help="read the file instead of mapping it")
     group.add_argument("--mlock", action="store_true", help="keep the model from being swapped out")
+
+
+def _add_rpc(parser: Parser) -> None:
+    """Workers on other machines."""
+    parser.add_argument_group("other machines").add_argument(
+        "--rpc",
+        metavar="HOST:PORT,...",
+        help="run layers on these workers (ggml-rpc-server). There is no authentication: trusted networks only",
+    )
 
 
 def _add_drafting(parser: Parser, *, may_be_off: bool = True) -> None:

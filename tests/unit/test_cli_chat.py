@@ -273,7 +273,7 @@ def test_doctor(main, tiny_model):
     assert code == 0
     pinned = re.search(r'commit = "(\w+)"', (ROOT / "vendor" / "llama.cpp" / "UPSTREAM.toml").read_text())[1]
     assert f"llama.cpp {pinned}" in found["version"]
-    assert found["engine"]["backends"][0]["name"] == "CPU"
+    assert "CPU" in {backend["name"] for backend in found["engine"]["backends"]}
     assert found["model"]["head"]["state"] == "complete"
     assert found["exact_kernels"] == {"Q8_0": True, "F32": True}
     code, out, _ = main("doctor", "-m", str(tiny_model("dense", part="trunk")))

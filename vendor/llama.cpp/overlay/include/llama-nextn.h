@@ -150,7 +150,8 @@ LLAMA_API int32_t llama_nextn_draft(struct llama_nextn_drafter * drafter, llama_
                                     int32_t n_room, llama_token * out, float * p);
 
 // Report a round: n_sent of the drafted tokens were verified, n_accepted of them accepted, in t_verify_us microseconds
-// from the end of drafting to the verdict. n_sent may be less than what was drafted. Feed the kept tokens afterwards.
+// from the end of drafting to the verdict (0: not measured). n_sent may be less than what was drafted. Feed the kept
+// tokens afterwards.
 LLAMA_API void llama_nextn_drafter_accept(struct llama_nextn_drafter * drafter, llama_seq_id seq_id, int32_t n_sent,
                                           int32_t n_accepted, double t_verify_us);
 
@@ -175,6 +176,38 @@ LLAMA_API bool llama_nextn_drafter_set_draw(struct llama_nextn_drafter * drafter
 // their probabilities until the next draft. 0 when it was not drawn.
 LLAMA_API int32_t llama_nextn_drafter_get_q(const struct llama_nextn_drafter * drafter, llama_seq_id seq_id, int32_t i,
                                             const llama_token ** ids, const float ** q);
+
+// What a server with several sequences needs besides.
+
+struct llama_nextn_draft_request {
+    llama_seq_id  seq_id;
+    llama_token   id_last; // the newest token, which the target has not decoded
+    int32_t       n_room;  // most tokens to draft
+    llama_token * out;     // [n_room]
+    int32_t       n_draft; // result: how many were written; 0 says decode plainly
+};
+
+// llama_nextn_draft for several sequences, one entry each. 0, or the error of llama_decode: what was drafted by then is
+// valid.
+LLAMA_API int32_t llama_nextn_draft_many(struct llama_nextn_drafter * drafter, struct llama_nextn_draft_request * reqs,
+                                         int32_t n_reqs);
+
+// Limits of one sequence, within the drafter's n_max; kept until they are set again. n_max 0 drafts nothing.
+LLAMA_API void llama_nextn_drafter_set_limits(struct llama_nextn_drafter * drafter, llama_seq_id seq_id, int32_t n_max,
+                                              int32_t n_min, float p_min);
+
+// The position of the next token to feed.
+LLAMA_API llama_pos llama_nextn_drafter_n_past(const struct llama_nextn_drafter * drafter, llama_seq_id seq_id);
+
+// Compute the rows that wait, so that the draft memory of the sequence can be saved, copied or cut. 0, or the error of
+// llama_decode.
+LLAMA_API int32_t llama_nextn_drafter_flush(struct llama_nextn_drafter * drafter, llama_seq_id seq_id);
+
+// As llama_nextn_drafter_resume, where the draft memory was changed from outside or does not hold all of the text: go
+// on at position n_past with what it has before that and remove the rest. Rows that it lacks make drafts worse, not
+// wrong. carry NULL: not known. tokens: those of the text, negative where a position has none.
+LLAMA_API void llama_nextn_drafter_rewind(struct llama_nextn_drafter * drafter, llama_seq_id seq_id, llama_pos n_past,
+                                          const float * carry, const llama_token * tokens, int32_t n_tokens);
 
 LLAMA_API struct llama_nextn_draft_stats llama_nextn_drafter_get_stats(const struct llama_nextn_drafter * drafter,
                                                                        llama_seq_id                       seq_id);

@@ -35,8 +35,8 @@ llama_nextn_drafter::llama_nextn_drafter(llama_context * ctx_tgt, llama_context 
     n_vocab            = (int32_t) model.vocab.n_tokens();
 
     seqs.resize(ctx_tgt->n_seq_max());
-    for (auto & seq : seqs) {
-        seq.length.set_n_max(params.n_max);
+    for (llama_seq_id seq_id = 0; seq_id < (llama_seq_id) seqs.size(); ++seq_id) {
+        set_limits(seq_id, params.n_max, params.n_min, params.p_min);
     }
 
     const auto & nextn = model.layers[model.hparams.n_layer()].nextn;
@@ -101,7 +101,7 @@ void llama_nextn_drafter::restart(llama_seq_id seq_id, llama_pos n_true, const f
     auto * list = ctx_dft->nextn.get_shortlist();
     if (seq.drawer) {
         seq.drawer->restart();
-        seq.steady_length = llama_nextn_length(params.n_max);
+        seq.steady_length = llama_nextn_length(seq.n_max);
         for (int i = 0; i < steady_known; ++i) {
             seq.steady_length.verify_took(1, 1);
         }
@@ -109,7 +109,6 @@ void llama_nextn_drafter::restart(llama_seq_id seq_id, llama_pos n_true, const f
             list->set_prefix(prefix_auto);
         }
     }
-    ctx_dft->nextn.set_row(std::any_of(seqs.begin(), seqs.end(), [](const auto & s) { return s.drawer.has_value(); }));
     if (seqs.size() == 1 && list) {
         add_fixed_tokens(); // the words of one request are no candidates in the next
     }
@@ -123,14 +122,21 @@ bool llama_nextn_drafter::resume(llama_seq_id seq_id, const llama_token * tokens
         return false;
     }
     restart(seq_id, n_tokens, carry);
+    note_text(tokens, n_tokens);
+    return true;
+}
+
+// The tokens of a text that is taken up again are candidates; negative ones are no tokens.
+void llama_nextn_drafter::note_text(const llama_token * tokens, int32_t n_tokens) {
     auto * list = ctx_dft->nextn.get_shortlist();
     for (int32_t i = 0; list && i < n_tokens; ++i) {
-        list->add(tokens[i]);
+        if (tokens[i] >= 0) {
+            list->add(tokens[i]);
+        }
     }
     if (list) {
         ctx_dft->nextn.shortlist_changed();
     }
-    return true;
 }
 
 const float * llama_nextn_drafter::get_carry(llama_seq_id seq_id) {
@@ -261,13 +267,8 @@ int32_t llama_nextn_drafter::chain(llama_seq_id seq_id, llama_token id_last, int
             ret = decode(seq_id, seq.n_true + seq.n_steps - 1, &seq.drafted.back(), h.data(), 1, true);
         }
         llama_nextn_best best;
-        if (ret != 0 || !ctx_dft->nextn.get_best(-1, best)) {
+        if (ret != 0 || !read_best(seq, -1, best)) {
             return ret != 0 ? ret : -1;
-        }
-        if (seq.drawer) {
-            const auto & row = ctx_dft->nextn.get_row();
-            seq.drawer->read(row.data(), (int64_t) row.size(), ctx_dft->nextn.get_shortlist(), best);
-            best.p = seq.drawer->p_max();
         }
         if (seq.steady() || llama_nextn_n_graph_builds(ctx_dft) == n_graphs) {
             auto &       length = seq.get_length();
@@ -275,27 +276,42 @@ int32_t llama_nextn_drafter::chain(llama_seq_id seq_id, llama_token id_last, int
             seq.n_steps == 0 ? length.first_draft_took(t) : length.next_draft_took(t);
         }
         seq.n_steps++;
-        if (best.id == LLAMA_TOKEN_NULL) {
-            break; // the head gave no number
-        }
-        if (best.p < params.p_min) {
+        if (!take(seq, best)) {
             break;
-        }
-        if (seq.drawer) {
-            seq.q.push_back(seq.drawer->get_q());
-            best.id = seq.q.back().ids[seq.drawer->draw()];
-        }
-        seq.drafted.push_back(best.id);
-        seq.p.push_back(best.p);
-        if (ctx_dft->get_model().vocab.is_eog(best.id)) {
-            break; // nothing comes after it
         }
     }
     return 0;
 }
 
-int32_t llama_nextn_drafter::draft(llama_seq_id seq_id, llama_token id_last, int32_t n_room, llama_token * out,
-                                   float * p) {
+// What the head proposes in output i of its last decode; where tokens are drawn, p is what is known before that.
+bool llama_nextn_drafter::read_best(sequence & seq, int32_t i, llama_nextn_best & best) {
+    if (!ctx_dft->nextn.get_best(i, best)) {
+        return false;
+    }
+    if (seq.drawer) {
+        const auto row = ctx_dft->nextn.get_row(i);
+        seq.drawer->read(row.data, row.size, ctx_dft->nextn.get_shortlist(), best);
+        best.p = seq.drawer->p_max();
+    }
+    return true;
+}
+
+// Make it the next token of the draft; false when the draft ends here, with or without it.
+bool llama_nextn_drafter::take(sequence & seq, llama_nextn_best best) {
+    if (best.id == LLAMA_TOKEN_NULL || best.p < seq.p_min) { // the first: the head gave no number
+        return false;
+    }
+    if (seq.drawer) {
+        seq.q.push_back(seq.drawer->get_q());
+        best.id = seq.q.back().ids[seq.drawer->draw()];
+    }
+    seq.drafted.push_back(best.id);
+    seq.p.push_back(best.p);
+    return !ctx_dft->get_model().vocab.is_eog(best.id); // nothing comes after it
+}
+
+// A round begins: nothing of the one before is left.
+void llama_nextn_drafter::prepare(llama_seq_id seq_id, llama_token id_last) {
     auto & seq = seqs[seq_id];
     if (seq.carry.empty()) {
         begin(seq_id);
@@ -305,14 +321,21 @@ int32_t llama_nextn_drafter::draft(llama_seq_id seq_id, llama_token id_last, int
     seq.q.clear();
     seq.n_steps      = 0;
     seq.n_graphs_tgt = llama_nextn_n_graph_builds(ctx_tgt);
+    seq.in_group     = false;
     if (seq.ahead != LLAMA_TOKEN_NULL) {
         seq.n_true--; // drafting again from the same place
         seq.ahead = LLAMA_TOKEN_NULL;
     }
     note_emitted(id_last);
+}
+
+int32_t llama_nextn_drafter::draft(llama_seq_id seq_id, llama_token id_last, int32_t n_room, llama_token * out,
+                                   float * p) {
+    auto & seq = seqs[seq_id];
+    prepare(seq_id, id_last);
 
     const int32_t n_past = seq.n_true + (int32_t) seq.tokens.size();
-    int32_t       n_max  = std::min({params.n_max, n_room, (int32_t) ctx_dft->n_ctx_seq() - n_past});
+    int32_t       n_max  = std::min({seq.n_max, n_room, (int32_t) ctx_dft->n_ctx_seq() - n_past});
     if (n_max > 0 && params.adaptive) {
         n_max = std::min(n_max, seq.get_length().plan());
     }
@@ -320,7 +343,7 @@ int32_t llama_nextn_drafter::draft(llama_seq_id seq_id, llama_token id_last, int
         return 0;
     }
     // Rows of a prompt, and of rounds without a draft, are read apart: they say nothing about what a draft costs.
-    if ((int32_t) seq.tokens.size() > params.n_max) {
+    if ((int32_t) seq.tokens.size() > seq.n_max) {
         if (const int32_t ret = flush(seq_id)) {
             return ret > 0 ? -ret : ret;
         }
@@ -330,7 +353,7 @@ int32_t llama_nextn_drafter::draft(llama_seq_id seq_id, llama_token id_last, int
     }
     int32_t n = (int32_t) seq.drafted.size();
     if (!seq.drawer) { // to drop a drawn token after a look at it would bend its distribution
-        n = params.adaptive ? seq.length.keep(seq.p) : n < params.n_min ? 0 : n;
+        n = params.adaptive ? seq.length.keep(seq.p) : n < seq.n_min ? 0 : n;
     }
     std::copy_n(seq.drafted.data(), n, out);
     if (p) {
@@ -345,9 +368,12 @@ void llama_nextn_drafter::accept(llama_seq_id seq_id, int32_t n_sent, int32_t n_
     n_accepted    = std::clamp(n_accepted, 0, n_sent);
     auto & length = seq.get_length();
     length.saw(seq.p, n_sent, n_accepted);
+    const bool measured = t_verify > 0 && llama_nextn_n_graph_builds(ctx_tgt) == seq.n_graphs_tgt;
     if (seq.steady()) {
         length.verify_took(n_sent + 1, 1 + steady_verify * n_sent);
-    } else if (llama_nextn_n_graph_builds(ctx_tgt) == seq.n_graphs_tgt) {
+    } else if (seq.in_group) {
+        accept_group(seq, n_sent, n_accepted, measured ? t_verify : 0);
+    } else if (measured) {
         length.verify_took(n_sent + 1, t_verify);
     }
     seq.p.clear();
@@ -369,6 +395,7 @@ void llama_nextn_drafter::set_draw(llama_seq_id seq_id, const llama_nextn_draw *
     if (draw) {
         drawer.emplace(*draw);
     }
+    ctx_dft->nextn.set_row(std::any_of(seqs.begin(), seqs.end(), [](const auto & s) { return s.drawer.has_value(); }));
 }
 
 const llama_nextn_q * llama_nextn_drafter::get_q(llama_seq_id seq_id, int32_t i) const {

@@ -35,6 +35,14 @@ struct llama_nextn_drafter {
     const float *           get_carry(llama_seq_id seq_id);
     llama_nextn_draft_stats get_stats(llama_seq_id seq_id) const;
 
+    // llama-nextn-slots.cpp: for a server that keeps, copies and exchanges the texts of several sequences
+    int32_t   draft_many(llama_nextn_draft_request * reqs, int32_t n_reqs);
+    void      set_limits(llama_seq_id seq_id, int32_t n_max, int32_t n_min, float p_min);
+    llama_pos n_past(llama_seq_id seq_id) const;
+    int32_t   flush_all(llama_seq_id seq_id);
+    void      rewind(llama_seq_id seq_id, llama_pos n_past, const float * carry, const llama_token * tokens,
+                     int32_t n_tokens);
+
 private:
     struct sequence {
         llama_pos                n_true = 0; // rows of the draft memory that come from true hidden rows
@@ -42,6 +50,16 @@ private:
         std::vector<float>       hidden;     // the row each of them is paired with [tokens.size(), n_embd]
         std::vector<float>       carry;      // the hidden row of the newest committed token [n_embd]
         llama_token              ahead = LLAMA_TOKEN_NULL; // draft() computed this token's row before it was fed
+
+        int32_t n_max = 0; // limits of this sequence
+        int32_t n_min = 0;
+        float   p_min = 0;
+
+        // of a round that several sequences share
+        bool               in_group = false;
+        int32_t            n_room   = 0;
+        llama_token        id_last  = LLAMA_TOKEN_NULL;
+        std::vector<float> chain; // the head's hidden row of the newest drafted token [n_embd]
 
         llama_nextn_length       length;
         llama_nextn_length       steady_length;    // of a request whose drafts must not depend on the clock
@@ -58,12 +76,24 @@ private:
     };
 
     void    restart(llama_seq_id seq_id, llama_pos n_true, const float * carry);
+    void    prepare(llama_seq_id seq_id, llama_token id_last);
     int32_t decode(llama_seq_id seq_id, llama_pos pos0, const llama_token * tokens, const float * hidden, int32_t n,
                    bool output);
     int32_t flush(llama_seq_id seq_id);
     int32_t first_step(llama_seq_id seq_id, llama_token id_last);
     int32_t chain(llama_seq_id seq_id, llama_token id_last, int32_t n_max);
+    bool    read_best(sequence & seq, int32_t i, llama_nextn_best & best);
+    bool    take(sequence & seq, llama_nextn_best best);
 
+    // llama-nextn-group.cpp: rounds that several sequences share
+    struct rows;
+    int32_t draft_group(llama_nextn_draft_request * reqs, int32_t n_reqs);
+    int32_t group_catch_up(const std::vector<llama_seq_id> & members);
+    int32_t group_chain(std::vector<llama_seq_id> members, int32_t n_max, llama_nextn_length & length);
+    int32_t group_step(std::vector<llama_seq_id> & members);
+    void    accept_group(const sequence & seq, int32_t n_sent, int32_t n_accepted, double t_verify);
+
+    void note_text(const llama_token * tokens, int32_t n_tokens);
     void add_fixed_tokens();
     void note_emitted(llama_token id);
     void fit_prefix();
@@ -78,6 +108,11 @@ private:
     int32_t n_vocab;
 
     std::vector<sequence> seqs;
+
+    std::vector<llama_nextn_length> group_lengths;      // by the number of sequences, whose costs they are
+    int32_t                         group_size = 0;     // of the last round
+    int32_t                         group_sent = 0;     // longest draft of it
+    bool                            group_open = false; // what its verification took is not known yet
 
     // how well the shortlist covers what the target says
     double  miss         = 0; // running share of its tokens that were not on it

@@ -25,7 +25,7 @@ struct llama_nextn_cparams {
     bool best      = false; // search the best token of each output row in the graph
     bool best_p    = false; // and its probability
     bool no_logits = false; // do not copy the logits to the host
-    bool row       = false; // keep the logits of the last output row, a short one too
+    bool row       = false; // keep the logits of the output rows, short ones too
     bool fill      = false; // a draft graph stores its keys and values, and computes nothing else
 
     const llama_nextn_shortlist * shortlist    = nullptr; // rows of the output matrix that a draft graph scores
@@ -77,9 +77,13 @@ public:
     void set_best(bool value, bool with_p, bool keep_logits);
     bool get_best(int32_t i, llama_nextn_best & best);
 
-    // keep the last output row of each decode: the logits of [prefix; extra]
-    void                       set_row(bool value);
-    const std::vector<float> & get_row();
+    // keep the output rows of a decode: the logits of [prefix; extra] of token i, which is searched for its best, too
+    struct row_view {
+        const float * data;
+        int64_t       size; // 0: no such row
+    };
+    void     set_row(bool value);
+    row_view get_row(int32_t i);
 
     // of a draft context: the next decodes have no outputs and no hidden rows, they only go to its memory
     void set_fill(bool value);
@@ -107,7 +111,7 @@ private:
     };
 
     void collect_best(const llama_ubatch & ubatch, const llm_graph_result & res, ggml_backend_sched_t sched);
-    void collect_row(const llm_graph_result & res, ggml_backend_sched_t sched);
+    void collect_rows(const llm_graph_result & res, ggml_backend_sched_t sched);
     const snapshot * find_snapshot(llama_seq_id seq_id) const;
     void             order_rows();
     bool             row_in_range(int32_t & i) const;
@@ -129,7 +133,7 @@ private:
     std::vector<float>   best_parts;
     std::vector<int32_t> best_index;
 
-    std::vector<float> row; // see set_row()
+    std::vector<float> short_rows; // see set_row(); as many as best_index has entries
 
     int32_t n_rows   = 0; // rows of the last batch
     int32_t n_tokens = 0; // tokens of the last batch

@@ -131,6 +131,7 @@ void llama_nextn_state::decode_begin(uint32_t n_tokens_all) {
     row_order.clear();
     best_index.clear();
     best_parts.clear();
+    short_rows.clear();
     n_rows   = 0;
     n_tokens = (int32_t) n_tokens_all;
 }
@@ -155,7 +156,7 @@ void llama_nextn_state::ubatch_done(const llama_ubatch & ubatch, const llm_graph
     }
 
     collect_best(ubatch, res, sched);
-    collect_row(res, sched);
+    collect_rows(res, sched);
 
     ggml_tensor * t = ctx.get_cparams().nextn.pre_norm ? res.nextn.pre_norm : nullptr;
     // fewer rows than tokens: the graph was told to keep only the output rows, so there is no row per token to export
@@ -192,20 +193,26 @@ void llama_nextn_state::collect_best(const llama_ubatch & ubatch, const llm_grap
                                   0, ggml_nbytes(t));
 }
 
-void llama_nextn_state::collect_row(const llm_graph_result & res, ggml_backend_sched_t sched) {
-    const auto * list = shortlist.get();
-    row.clear();
-    for (ggml_tensor * t : {res.nextn.short_logits, res.nextn.short_logits ? res.nextn.extra_logits : nullptr}) {
-        if (!t || t->ne[1] == 0) {
-            continue;
+void llama_nextn_state::collect_rows(const llm_graph_result & res, ggml_backend_sched_t sched) {
+    const auto *  list = shortlist.get();
+    ggml_tensor * t[2] = {res.nextn.short_logits, res.nextn.extra_logits};
+    if (!t[0] || t[0]->ne[1] == 0) {
+        return;
+    }
+    // rows of the matrix beyond the valid ones are zeros, or of forgotten tokens
+    const bool   all_extra = list && list->get_n_prefix() == 0;
+    const size_t n[2]      = {all_extra ? (size_t) list->get_n_extra() : (size_t) t[0]->ne[0],
+                              t[1] ? (size_t) list->get_n_extra() : 0};
+    size_t       at        = short_rows.size();
+    short_rows.resize(at + t[0]->ne[1] * (n[0] + n[1]));
+    for (int64_t row = 0; row < t[0]->ne[1]; ++row) {
+        for (int part = 0; part < 2; ++part) {
+            if (n[part] > 0) {
+                ggml_backend_tensor_get_async(ggml_backend_sched_get_tensor_backend(sched, t[part]), t[part],
+                                              short_rows.data() + at, row * t[part]->nb[1], n[part] * sizeof(float));
+                at += n[part];
+            }
         }
-        // rows beyond the valid ones are zeros, or of forgotten tokens
-        const bool   is_extra = t == res.nextn.extra_logits || (list && list->get_n_prefix() == 0);
-        const size_t n        = is_extra ? list->get_n_extra() : t->ne[0];
-        const size_t n_old    = row.size();
-        row.resize(n_old + n);
-        ggml_backend_tensor_get_async(ggml_backend_sched_get_tensor_backend(sched, t), t, row.data() + n_old,
-                                      (t->ne[1] - 1) * t->nb[1], n * sizeof(float));
     }
 }
 
@@ -305,9 +312,14 @@ void llama_nextn_state::set_fill(bool value) {
     ctx.cparams.nextn.fill = value;
 }
 
-const std::vector<float> & llama_nextn_state::get_row() {
+llama_nextn_state::row_view llama_nextn_state::get_row(int32_t i) {
+    const auto it = row_in_range(i) ? std::find(best_index.begin(), best_index.end(), i) : best_index.end();
+    if (it == best_index.end()) {
+        return {nullptr, 0};
+    }
     ctx.synchronize();
-    return row;
+    const size_t n = short_rows.size() / best_index.size();
+    return {short_rows.data() + (it - best_index.begin()) * n, (int64_t) n};
 }
 
 void llama_nextn_state::set_shortlist(std::unique_ptr<llama_nextn_shortlist> list) {

@@ -1,0 +1,90 @@
+"""The command line and the environment of llama-server, from what a Server is given."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+from nextn.errors import NoNextnLayerError
+from nextn.gguf import inspect
+from nextn.options import DraftParams, check_choice, check_int
+
+__all__ = ["SpecType", "build_command", "build_environment", "choose_spec_type"]
+
+SpecType = Literal["auto", "nextn", "draft-mtp", "none"]
+SPEC_TYPES: tuple[str, ...] = ("auto", "nextn", "draft-mtp", "none")
+
+
+def choose_spec_type(spec_type: str, model: Path, draft_model: Path | None) -> str:
+    """Resolve "auto": nextn when there is a head to draft with.
+
+    Raises:
+        ModelFileError: A file is missing, damaged, or no model.
+        NoNextnLayerError: A head is asked for and there is none.
+        ValueError: An unknown type.
+    """
+    check_choice("spec_type", spec_type, SPEC_TYPES)
+    found = inspect(model)
+    head = (found if draft_model is None else inspect(draft_model)).head
+    can_draft = head.state == "complete"
+    if spec_type == "auto":
+        # of qwen3next llama.cpp keeps no state to roll back to
+        return "nextn" if can_draft and found.architecture != "qwen3next" else "none"
+    if spec_type != "none" and not can_draft:
+        raise NoNextnLayerError(
+            f"{draft_model or model} has no draft head that can run ({head.problem or 'none is in the file'}):"
+            ' spec_type="none" decodes without one; nextn inspect FILE lists what is there'
+        )
+    return spec_type
+
+
+def build_command(
+    binary: Path,
+    model: Path,
+    *,
+    spec_type: str,
+    draft: DraftParams,
+    draft_model: Path | None,
+    host: str,
+    port: int,
+    n_ctx: int | None,
+    n_parallel: int,
+    n_threads: int | None,
+    n_gpu_layers: int | None,
+    rpc_servers: Sequence[str],
+    extra_args: Sequence[str],
+) -> list[str]:
+    """Program and arguments; what is left at None is left to llama-server."""
+    command = [str(binary), "--model", str(model), "--host", host, "--port", str(check_int("port", port, 0, 65535))]
+    command += ["--metrics", "--slots"]
+    command += ["--parallel", str(check_int("n_parallel", n_parallel, 1, 256))]
+    if n_ctx is not None:
+        # llama-server divides its context among the slots
+        command += ["--ctx-size", str(check_int("n_ctx", n_ctx, 0) * n_parallel)]
+    if n_threads is not None:
+        command += ["--threads", str(check_int("n_threads", n_threads, 1, 512))]
+    if n_gpu_layers is not None:
+        command += ["--gpu-layers", str(check_int("n_gpu_layers", n_gpu_layers, -1)).replace("-1", "all")]
+    if rpc_servers:
+        command += ["--rpc", ",".join(rpc_servers)]
+    if spec_type != "none":
+        command += ["--spec-type", spec_type, "--spec-draft-n-max", str(draft.n_max)]
+        command += ["--spec-draft-n-min", str(draft.n_min), "--spec-draft-p-min", f"{draft.p_min:g}"]
+        if not draft.adaptive:
+            command += ["--no-spec-draft-adaptive"]
+        if draft_model is not None:
+            command += ["--model-draft", str(draft_model)]
+    return [*command, *extra_args]
+
+
+def build_environment(api_key: str | None, given: Mapping[str, str] | None = None) -> dict[str, str]:
+    """This process's environment with the key: an argument could be read by everyone on the machine."""
+    environment = dict(os.environ if given is None else given)
+    # Options of a llama-server of the user's would be options of this one too.
+    environment = {name: value for name, value in environment.items() if not name.startswith("LLAMA_ARG_")}
+    environment.setdefault("GGML_NO_BACKTRACE", "1")  # of an abort, its message says more to most people
+    if api_key is not None:
+        environment["LLAMA_API_KEY"] = api_key
+    return environment

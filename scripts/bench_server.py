@@ -1,0 +1,131 @@
+#!/usr/bin/env python3
+"""Tokens per second through HTTP: the patched llama-server, and upstream's when one is given, in turn.
+
+    python scripts/bench_server.py MODEL.gguf --slots 4 --upstream ../llama.cpp/build/bin/llama-server
+
+Each arm is a server of its own that stays up. A pass sends the same greedy requests to each arm, as many at a time as
+there are slots; passes of all arms take turns, and the medians are compared. Upstream needs a build without AMX where
+output is to be compared (see CONTRIBUTING.md).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import nextn
+from nextn.server.process import ServerProcess
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass
+class Arm:
+    """A server under measurement."""
+
+    name: str
+    url: str
+    rates: list[float] = field(default_factory=list)  # tokens per second of each pass
+    drafted: int = 0
+    accepted: int = 0
+    texts: list[str] = field(default_factory=list)  # of the last pass
+
+
+def start(binary: Path, model: Path, args: argparse.Namespace, options: list[str], opened: ExitStack) -> str:
+    """Start a server and give its address."""
+    command = [str(binary), "-m", str(model), "--port", "0", "-np", str(args.slots), "-c", str(args.slots * args.n_ctx)]
+    command += ["-t", str(args.threads), "--cache-ram", "0", *options]
+    process = ServerProcess(command, os.environ)
+    opened.callback(process.stop, 5.0)
+    if not process.wait_listening(600):
+        raise SystemExit(f"{' '.join(command)}: does not start\n" + "\n".join(process.logs()[-10:]))
+    assert process.address is not None
+    return process.address
+
+
+def run_pass(arm: Arm, prompts: list[str], args: argparse.Namespace) -> None:
+    """Send every prompt once."""
+
+    def ask(prompt: str) -> dict[str, Any]:
+        body = {"prompt": prompt, "n_predict": args.n_predict, "temperature": 0, "cache_prompt": False}
+        response = httpx.post(f"{arm.url}/completion", json={**body, "ignore_eos": args.ignore_eos}, timeout=None)
+        response.raise_for_status()
+        return dict(response.json())
+
+    begin = time.perf_counter()
+    with ThreadPoolExecutor(args.slots) as pool:
+        answers = list(pool.map(ask, prompts))
+    seconds = time.perf_counter() - begin
+    arm.rates.append(sum(answer["tokens_predicted"] for answer in answers) / seconds)
+    arm.drafted += sum(answer["timings"].get("draft_n", 0) for answer in answers)
+    arm.accepted += sum(answer["timings"].get("draft_n_accepted", 0) for answer in answers)
+    arm.texts = [answer["content"] for answer in answers]
+
+
+def read_prompts(n: int) -> list[str]:
+    """The held-out prompts of the bundled model, in its chat form."""
+    lines = (ROOT / "scripts" / "demo_model" / "data" / "heldout_prompts.jsonl").read_text(encoding="utf-8")
+    texts = [json.loads(line)["prompt"] for line in lines.splitlines()]
+    return [f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n" for text in texts[:n]]
+
+
+def main() -> None:
+    """Run."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("model", type=Path, nargs="?", default=nextn.bundled_model())
+    parser.add_argument("--upstream", type=Path, help="an unpatched llama-server")
+    parser.add_argument(
+        "--upstream-lengths", default="1,2,3,4", help="draft lengths of its draft-mtp (default: 1,2,3,4)"
+    )
+    parser.add_argument("--slots", type=int, default=1)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--n-ctx", type=int, default=1024, help="of each slot")
+    parser.add_argument("--n-predict", type=int, default=128)
+    parser.add_argument("--prompts", type=int, default=8)
+    parser.add_argument("--passes", type=int, default=5)
+    parser.add_argument("--ignore-eos", action="store_true", help="as many tokens as --n-predict, whatever they are")
+    args = parser.parse_args()
+    prompts = read_prompts(args.prompts)
+
+    with ExitStack() as opened:
+        ours = nextn.server_binary()
+        kinds: list[tuple[str, Path, list[str]]] = [
+            ("ours, plain", ours, []),
+            ("ours, nextn", ours, ["--spec-type", "nextn", "--spec-draft-n-max", "6"]),
+        ]
+        if args.upstream:
+            kinds.append(("upstream, plain", args.upstream, []))
+            for length in args.upstream_lengths.split(","):
+                options = ["--spec-type", "draft-mtp", "--spec-draft-n-max", length]
+                kinds.append((f"upstream, draft-mtp {length}", args.upstream, options))
+        arms = [Arm(name, start(binary, args.model, args, options, opened)) for name, binary, options in kinds]
+        for arm in arms:
+            run_pass(arm, prompts, args)  # warm up
+            arm.rates.clear()
+        for _ in range(args.passes):
+            for arm in arms:
+                run_pass(arm, prompts, args)
+
+    base = statistics.median(arms[0].rates)
+    for arm in arms:
+        rate = statistics.median(arm.rates)
+        share = f"{arm.accepted / arm.drafted:.2f}" if arm.drafted else "-"
+        same = sum(a == b for a, b in zip(arm.texts, arms[0].texts, strict=True))
+        spread = f"{min(arm.rates):.0f} to {max(arm.rates):.0f}"
+        print(
+            f"{arm.name:24} {rate:8.1f} tokens/s ({spread}), {rate / base:5.2f} of plain, acceptance {share},"
+            f" {same} of {len(prompts)} texts as plain"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Drafting goes on where a text is taken up again: acceptance is that of a text read in one go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import nextn
+import pytest
+
+from .conftest import FIXED, SIZES, complete, drafted
+
+OTHER = "<|im_start|>user\nName three rivers.<|im_end|>\n<|im_start|>assistant\n"
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Iterator[nextn.Server]:
+    """One slot, so that every request meets what the one before left."""
+    slots = tmp_path_factory.mktemp("slots")
+    with nextn.Server(draft=FIXED, extra_args=["--slot-save-path", f"{slots}/"], **SIZES) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def client(single: nextn.Server) -> Iterator[Any]:
+    with single.client() as client:
+        yield client
+
+
+def second_turn(client: Any, first: str) -> str:
+    """A conversation that goes on behind the first answer."""
+    answer = complete(client, first)["content"]
+    return f"{first}{answer}<|im_end|>\n<|im_start|>user\nTell me more about it.<|im_end|>\n<|im_start|>assistant\n"
+
+
+def cold(client: Any, prompt: str) -> dict[str, Any]:
+    """The answer of a slot that knows nothing."""
+    client.post("/slots/0?action=erase").raise_for_status()
+    answer = complete(client, prompt, cache_prompt=False)
+    assert answer["timings"]["cache_n"] == 0
+    return answer
+
+
+def assert_same(warm: dict[str, Any], wanted: dict[str, Any]) -> None:
+    assert warm["timings"]["cache_n"] > 10
+    assert warm["tokens"] == wanted["tokens"]
+    assert drafted(warm) == drafted(wanted)
+    assert drafted(warm)[1] > 0
+
+
+def test_next_turn(client, prompts) -> None:
+    for prompt in prompts[:4]:
+        turn = second_turn(client, prompt)
+        warm = complete(client, turn)
+        assert_same(warm, cold(client, turn))
+
+
+def test_same_prompt_again(client, prompts) -> None:
+    wanted = cold(client, prompts[5])
+    assert_same(complete(client, prompts[5]), wanted)
+
+
+def test_another_answer_to_the_same_question(client, prompts) -> None:
+    turn = second_turn(client, prompts[6])
+    wanted = cold(client, turn)
+    complete(client, turn, temperature=1.5, seed=3)  # the slot holds another answer now
+    assert_same(complete(client, turn), wanted)
+
+
+def test_text_that_was_kept_aside(client, prompts) -> None:
+    turn = second_turn(client, prompts[7])
+    wanted = cold(client, turn)
+    second_turn(client, prompts[7])
+    complete(client, OTHER)  # the prompt cache keeps the first text
+    assert_same(complete(client, turn), wanted)
+
+
+def test_drafting_after_a_plain_request(client, prompts) -> None:
+    first = complete(client, prompts[8], speculative={"type": "none"})
+    assert drafted(first)[0] == 0
+    turn = f"{prompts[8]}{first['content']}<|im_end|>\n<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n"
+    assert_same(complete(client, turn), cold(client, turn))
+
+
+def test_saved_and_restored_slot(client, prompts, tmp_path) -> None:
+    turn = second_turn(client, prompts[9])
+    saved = client.post("/slots/0?action=save", json={"filename": "a.bin"}).json()
+    assert saved["n_saved"] > 10
+    wanted = cold(client, turn)
+    client.post("/slots/0?action=erase").raise_for_status()
+    client.post("/slots/0?action=restore", json={"filename": "a.bin"}).raise_for_status()
+    assert_same(complete(client, turn), wanted)
+
+
+def test_slot_restored_by_another_server(client, prompts, tmp_path) -> None:
+    turn = second_turn(client, prompts[9])
+    wanted = cold(client, turn)
+    for name in ("save", "restore"):
+        with (
+            nextn.Server(draft=FIXED, extra_args=["--slot-save-path", f"{tmp_path}/"], **SIZES) as server,
+            server.client() as own,
+        ):
+            if name == "save":
+                second_turn(own, prompts[9])
+            own.post(f"/slots/0?action={name}", json={"filename": "b.bin"}).raise_for_status()
+            if name == "restore":
+                assert_same(complete(own, turn), wanted)
+
+
+def test_restored_without_its_draft_file_it_still_drafts(client, prompts, tmp_path) -> None:
+    turn = second_turn(client, prompts[9])
+    wanted = cold(client, turn)
+    with (
+        nextn.Server(draft=FIXED, extra_args=["--slot-save-path", f"{tmp_path}/"], **SIZES) as server,
+        server.client() as own,
+    ):
+        second_turn(own, prompts[9])
+        own.post("/slots/0?action=save", json={"filename": "c.bin"}).raise_for_status()
+        complete(own, OTHER)
+        (tmp_path / "c.bin.draft").unlink()
+        own.post("/slots/0?action=restore", json={"filename": "c.bin"}).raise_for_status()
+        answer = complete(own, turn)
+    assert answer["tokens"] == wanted["tokens"]
+    assert drafted(answer)[1] > 0

@@ -1,0 +1,171 @@
+"""What the server answers with drafting is what the model answers without."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from .conftest import complete, drafted
+
+OFF = {"speculative": {"type": "none"}}
+GRAMMAR = 'root ::= "The answer" [^\\n]+'
+SCHEMA = {
+    "type": "object",
+    "properties": {"name": {"type": "string", "maxLength": 12}, "n": {"type": "integer"}},
+    "required": ["name", "n"],
+}
+
+
+def test_greedy_tokens_are_those_of_plain_decoding(client, prompts, plain) -> None:
+    accepted = 0
+    for prompt in prompts[:8]:
+        answer = complete(client, prompt, 64)
+        # the end-of-turn token is no token of the answer's list
+        wanted = list(plain(prompt, 64))
+        assert answer["tokens"] == wanted[: len(answer["tokens"])]
+        assert len(answer["tokens"]) >= len(wanted) - 1
+        accepted += drafted(answer)[1]
+    assert accepted > 100  # or nothing was tested
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"temperature": 0.9, "seed": 7},
+        {"temperature": 0.7, "seed": 3, "top_k": 8, "repeat_penalty": 1.2},
+        {"grammar": GRAMMAR},
+        {"json_schema": SCHEMA},
+        {"stop": [" is"]},
+        {"n_predict": 5},
+        {"ignore_eos": True, "n_predict": 90},
+        {"logit_bias": [["the", 3.0]]},
+    ],
+    ids=lambda options: "+".join(options),
+)
+def test_same_text_with_and_without_drafts(client, prompts, options: dict[str, Any]) -> None:
+    n = options.pop("n_predict", 48)
+    for prompt in prompts[8:11]:
+        with_drafts = complete(client, prompt, n, **options)
+        without = complete(client, prompt, n, **options, **OFF)
+        assert with_drafts["tokens"] == without["tokens"]
+        assert with_drafts["content"] == without["content"]
+        assert with_drafts["stop_type"] == without["stop_type"]
+        assert drafted(with_drafts)[0] > 0 or n < 4
+        assert drafted(without) == (0, 0, 0)
+
+
+def test_log_probabilities_of_drafted_tokens(client, prompts) -> None:
+    options = {"n_probs": 3, "n": 40}
+    for prompt in prompts[11:13]:
+        found = complete(client, prompt, **options)
+        wanted = complete(client, prompt, **options, **OFF)
+        assert drafted(found)[1] > 0
+        assert len(found["completion_probabilities"]) == len(wanted["completion_probabilities"]) > 5
+        for a, b in zip(found["completion_probabilities"], wanted["completion_probabilities"], strict=True):
+            assert a["id"] == b["id"]
+            assert a["logprob"] == pytest.approx(b["logprob"], abs=1e-4)
+            assert [t["id"] for t in a["top_logprobs"]] == [t["id"] for t in b["top_logprobs"]]
+
+
+def test_probabilities_after_sampling_decode_plainly(client, prompts) -> None:
+    options = {"n_probs": 3, "post_sampling_probs": True, "temperature": 0.8, "seed": 5}
+    answer = complete(client, prompts[0], **options)
+    assert drafted(answer)[0] == 0
+    assert answer["completion_probabilities"][3]["top_probs"]
+
+
+def test_slots_do_not_mix(server, client, prompts, plain) -> None:
+    answers: dict[int, dict[str, Any]] = {}
+
+    def ask(i: int) -> None:
+        answers[i] = complete(client, prompts[i], 40 + 7 * (i % 3), cache_prompt=i % 2 == 0)
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for i, answer in answers.items():
+        wanted = list(plain(prompts[i], 40 + 7 * (i % 3)))
+        assert answer["tokens"] == wanted[: len(answer["tokens"])], i
+        assert len(answer["tokens"]) >= len(wanted) - 1
+    assert len(answers) == 8
+    assert sum(drafted(answer)[1] for answer in answers.values()) > 80
+
+
+def test_several_answers_to_one_prompt(client, prompts, plain) -> None:
+    body = {
+        "messages": [{"role": "user", "content": "What is the capital of France?"}],
+        "n": 2,
+        "temperature": 0,
+        "max_tokens": 40,
+    }
+    answer = client.post("/v1/chat/completions", json=body).json()
+    texts = [choice["message"]["content"] for choice in answer["choices"]]
+    single = client.post("/v1/chat/completions", json={**body, "n": 1}).json()
+    assert texts == 2 * [single["choices"][0]["message"]["content"]]
+
+
+@pytest.mark.parametrize("path", ["/completion", "/v1/chat/completions"])
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ({"n_max": -1}, "n_max must be a whole number from 0 to 16"),
+        ({"n_max": 17}, "n_max must be"),
+        ({"n_max": 2.5}, "n_max must be"),
+        ({"n_max": "4"}, "n_max must be"),
+        ({"n_max": 2, "n_min": 3}, "n_min is more than n_max"),
+        ({"p_min": 1.5}, "p_min must be a number from 0 to 1"),
+        ({"type": "eagle"}, "type must be nextn, draft-mtp or none"),
+        ({"type": "draft-mtp"}, "started with --spec-type nextn"),
+        ({"n_maxx": 3}, "has no field 'n_maxx'"),
+        ({"accept": "always"}, "accept must be auto, match or ratio"),
+        ("nextn", "must be an object"),
+        ([], "must be an object"),
+    ],
+    ids=str,
+)
+def test_wrong_values_are_errors_in_openais_form(client, path: str, value: object, words: str) -> None:
+    body = {"prompt": "a", "messages": [{"role": "user", "content": "a"}], "max_tokens": 4, "speculative": value}
+    response = client.post(path, json=body)
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert words in error["message"]
+    assert error["type"] == "invalid_request_error"
+    assert error["code"] == 400
+
+
+def test_a_request_limits_its_drafts(client, prompts) -> None:
+    for n_max in (0, 1, 3, 16):
+        timings = complete(client, prompts[2], speculative={"type": "nextn", "n_max": n_max})["timings"]
+        longest = min(n_max, 4)  # the server's own limit
+        assert len(timings["accepted_per_position"]) == longest
+        assert timings["draft_n"] <= longest * timings["n_rounds"]
+        assert (timings["n_rounds"] > 0) == (n_max > 0)
+    unsure = complete(client, prompts[2], speculative={"p_min": 0.99})
+    assert 0 < drafted(unsure)[0] < drafted(complete(client, prompts[2]))[0]
+    short = complete(client, prompts[2], speculative={"p_min": 0.9, "n_min": 4})
+    assert drafted(short)[0] == 4 * drafted(short)[2] > 0
+
+
+def test_timings_and_metrics_tell_the_same(server, client, prompts) -> None:
+    def counter(name: str) -> float:
+        return server.metrics()[f"llamacpp:spec_decode_num_{name}_total"]
+
+    before = [counter(name) for name in ("draft_tokens", "accepted_tokens", "drafts")]
+    timings = complete(client, prompts[4])["timings"]
+    after = [counter(name) for name in ("draft_tokens", "accepted_tokens", "drafts")]
+    told = [timings["draft_n"], timings["draft_n_accepted"], timings["n_rounds"]]
+    assert [b - a for a, b in zip(before, after, strict=True)] == told
+    assert sum(timings["accepted_per_position"]) == timings["draft_n_accepted"] > 0
+    assert timings["mean_accepted_len"] == pytest.approx(1 + timings["draft_n_accepted"] / timings["n_rounds"])
+    assert 0 < timings["draft_ms"] < timings["predicted_ms"]
+    assert 0 < timings["verify_ms"] < timings["predicted_ms"]
+
+
+def test_without_a_page_the_root_says_so(client) -> None:
+    response = client.get("/")
+    assert response.status_code == 200
+    assert "without its web page" in response.text

@@ -1,0 +1,209 @@
+"""The launcher: what it proves, what it says when something goes wrong, and what it leaves behind: nothing."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import nextn
+import pytest
+
+from .conftest import FIXED, SIZES, complete
+
+STORY = {"prompt": "Once upon a time", "n_predict": 900, "stream": True, "ignore_eos": True}
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(condition, seconds: float = 10.0) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def check_port_of_a_stranger() -> None:
+    class Stranger(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'{"status": "ok"}')
+
+    stranger = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Stranger)
+    threading.Thread(target=stranger.serve_forever, daemon=True).start()
+    try:
+        with pytest.raises(nextn.ServerError, match=f"port {stranger.server_port} of 127.0.0.1 cannot be used"):
+            nextn.Server(port=stranger.server_port, **SIZES)
+        # taken between our look and the server's: its own error is told
+        server = nextn.Server(extra_args=["--port", str(stranger.server_port)], **SIZES)
+        with pytest.raises(nextn.ServerError, match="the port is taken"), server:
+            pass
+        assert wait_until(lambda: not is_alive(server.pid))
+    finally:
+        stranger.shutdown()
+        stranger.server_close()
+
+
+def check_death_during_a_stream() -> None:
+    with (
+        nextn.Server(**SIZES) as server,
+        server.client() as client,
+        pytest.raises(nextn.ServerError, match=r"(?s)killed by signal 9.*last words"),
+        client.stream("POST", "/completion", json=STORY) as response,
+    ):
+        for i, _ in enumerate(response.iter_lines()):
+            if i == 4:
+                killed = time.monotonic()
+                os.kill(server.pid, signal.SIGKILL)
+    assert time.monotonic() - killed < 5
+
+
+def check_death_of_the_parent() -> None:
+    code = (
+        "import nextn, sys, time; s = nextn.Server(n_ctx=512, n_threads=1); s.wait_ready();"
+        "print(s.pid, s.base_url, flush=True); time.sleep(60)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout is not None
+    with parent.stdout:
+        pid, url = parent.stdout.readline().split()
+        assert httpx.get(f"{url}/health").status_code == 200
+        parent.kill()
+        parent.wait()
+    assert wait_until(lambda: not is_alive(int(pid)))
+
+
+def check_disconnect(server: nextn.Server, n_bytes: int, prompt: str, wanted: list[int]) -> None:
+    """Break a stream off after so many bytes; the slot is free again and the next answer right."""
+    with server.client() as client:
+        with client.stream("POST", "/completion", json=STORY) as response:
+            seen = 0
+            for data in response.iter_raw():
+                seen += len(data)
+                if seen >= n_bytes:
+                    break
+        assert wait_until(lambda: not any(slot["is_processing"] for slot in server.slots()))
+        tokens = complete(client, prompt, 32)["tokens"]
+        assert tokens == wanted[: len(tokens)]
+        assert len(tokens) >= len(wanted) - 1
+
+
+def test_port_of_a_stranger() -> None:
+    check_port_of_a_stranger()
+
+
+def test_death_during_a_stream() -> None:
+    check_death_during_a_stream()
+
+
+def test_death_of_the_parent() -> None:
+    check_death_of_the_parent()
+
+
+def test_disconnect(server, prompts, plain) -> None:
+    check_disconnect(server, 3000, prompts[3], list(plain(prompts[3], 32)))
+
+
+def test_invalid_bodies(client, prompts, plain) -> None:
+    for body in (b"", b"{", b"[]", b'"a"', b"\xff\xfe", b'{"prompt": {"a": 1}}', b'{"prompt": -1}', b"{}"):
+        assert 400 <= client.post("/completion", content=body).status_code < 600
+    tokens = complete(client, prompts[1], 32)["tokens"]
+    assert tokens == list(plain(prompts[1], 32))[: len(tokens)]
+
+
+def test_key_is_asked_for_and_not_shown() -> None:
+    with nextn.Server(api_key="s3cret", **SIZES) as server:
+        assert "s3cret" not in Path(f"/proc/{server.pid}/cmdline").read_text()
+        assert httpx.post(f"{server.base_url}/completion", json={"prompt": "a"}).status_code == 401
+        with server.client() as client:
+            assert complete(client, "a", 2)["tokens"]
+        assert server.slots()
+        assert server.metrics()
+
+
+def test_stop_lets_requests_end() -> None:
+    answers = []
+    server = nextn.Server(draft=FIXED, **SIZES)
+    server.wait_ready(60)
+    with server.client() as client:
+        ask = threading.Thread(target=lambda: answers.append(complete(client, "Once", 600, ignore_eos=True)))
+        ask.start()
+        assert wait_until(lambda: any(slot["is_processing"] for slot in server.slots()))
+        server.stop(grace=30)
+        ask.join()
+    assert len(answers[0]["tokens"]) == 600
+    assert not is_alive(server.pid)
+    with pytest.raises(nextn.ServerError, match="was stopped"):
+        server.health()
+
+
+def test_what_does_not_start(tmp_path, tiny_model) -> None:
+    with pytest.raises(nextn.ModelFileError, match="missing.gguf"):
+        nextn.Server(tmp_path / "missing.gguf")
+    broken = tmp_path / "broken.gguf"
+    broken.write_bytes(nextn.bundled_model().read_bytes()[:5_000_000])
+    with pytest.raises(nextn.ModelFileError):
+        nextn.Server(broken)
+    with pytest.raises(nextn.NoNextnLayerError, match="no draft head"):
+        nextn.Server(tiny_model(part="trunk"), spec_type="nextn")
+    with pytest.raises(nextn.ServerError, match=r"(?s)exit code 1.*--nope"), nextn.Server(extra_args=["--nope"]):
+        pass
+    with pytest.raises(TypeError, match="n_ctxx"):
+        nextn.Server(n_ctxx=3)
+    with pytest.raises(ValueError, match="port"):
+        nextn.Server(port=70000)
+
+
+def test_slow_start_is_one_error() -> None:
+    server = nextn.Server(**SIZES)
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(nextn.ServerError, match="not ready after 0.3 s"):
+            server.wait_ready(0.3)
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+        server.stop(grace=0)
+    assert not is_alive(server.pid)
+
+
+def test_serve_command() -> None:
+    command = [sys.executable, "-m", "nextn", "serve", "--port", "0", "-c", "512", "-t", "1", "--json"]
+    process = subprocess.Popen(
+        [*command, "--", "--alias", "small"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    told = json.loads(process.stdout.readline())
+    assert told["spec_type"] == "nextn"
+    assert httpx.get(told["base_url"] + "/v1/models").json()["data"][0]["id"] == "small"
+    process.send_signal(signal.SIGTERM)
+    _, talk = process.communicate(timeout=30)
+    assert process.returncode == 0, talk
+    assert not is_alive(told["pid"])
+
+
+@pytest.mark.long
+def test_faults_twenty_times(server, client, prompts, plain) -> None:
+    wanted = list(plain(prompts[2], 32))
+    for i in range(20):
+        check_port_of_a_stranger()
+        check_death_during_a_stream()
+        check_death_of_the_parent()
+        check_disconnect(server, 50 + 997 * i, prompts[2], wanted)
+        for body in range(50):
+            data = bytes((37 * i + 11 * body + k * k) % 256 for k in range(body))
+            assert 400 <= client.post("/completion", content=data).status_code < 600
