@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from ggml_ctypes import F32
 
-from kernels.conftest import WIDTHS, assert_same_bits
+from kernels.conftest import MOST, WIDTHS, assert_same_bits
 
 HEADS_K, HEADS_V, N_SEQS = 2, 4, 2
 
@@ -25,20 +25,20 @@ def delta_net(ggml, inputs, state, n_snapshots):
 
 
 def make(n):
-    """Inputs of 9 tokens (q, k, v, gate, beta) and a state."""
+    """Inputs of the widest batch (q, k, v, gate, beta) and a state."""
     rng = np.random.default_rng(n)
-    q, k = rng.standard_normal((2, N_SEQS, 9, HEADS_K, n)).astype(np.float32) / n**0.5
-    v = rng.standard_normal((N_SEQS, 9, HEADS_V, n)).astype(np.float32)
-    gate, beta = rng.random((2, N_SEQS, 9, HEADS_V, 1)).astype(np.float32)
+    q, k = rng.standard_normal((2, N_SEQS, MOST, HEADS_K, n)).astype(np.float32) / n**0.5
+    v = rng.standard_normal((N_SEQS, MOST, HEADS_V, n)).astype(np.float32)
+    gate, beta = rng.random((2, N_SEQS, MOST, HEADS_V, 1)).astype(np.float32)
     return (q, k, v, -gate, beta), rng.standard_normal((N_SEQS, HEADS_V, n, n)).astype(np.float32)
 
 
 @pytest.mark.parametrize("n", [16, 24, 64, 128])
-@pytest.mark.parametrize("n_snapshots", [1, 4, 9])
+@pytest.mark.parametrize("n_snapshots", [1, 4, 17])
 def test_batches_have_the_bits_of_one_token_at_a_time(ggml, threads, n, n_snapshots):
     inputs, start = make(n)
     outputs, states, state = [], [], start
-    for i in range(9):
+    for i in range(MOST):
         out, new = delta_net(ggml, [np.ascontiguousarray(x[:, i : i + 1]) for x in inputs], state, 1)
         state = new[0].copy()
         outputs.append(out)
@@ -78,7 +78,7 @@ def with_memory(ggml, inputs, state, n_kept, read_states):
         ]
 
 
-@pytest.mark.parametrize("m", [1, 2, 4, 9])
+@pytest.mark.parametrize("m", [1, 2, 4, 9, 17])
 @pytest.mark.parametrize("read_states", [False, True])
 def test_states_reach_the_memory(ggml, threads, m, read_states):
     inputs, start = make(32)
@@ -96,15 +96,15 @@ def test_states_reach_the_memory(ggml, threads, m, read_states):
         assert (result[2] == 7).all(), "the states went through the result"
 
 
-def test_agrees_with_double_precision(ggml):
-    n = 64
+@pytest.mark.parametrize("n", [64, 128])
+def test_agrees_with_double_precision(ggml, n):
     inputs, start = make(n)
     out, kept = delta_net(ggml, inputs, start, 1)
     q, k, v, gate, beta = (x.astype(np.float64) for x in inputs)
     for seq in range(N_SEQS):
         for head in range(HEADS_V):
             s = start[seq, head].astype(np.float64)  # [value, key]
-            for t in range(9):
+            for t in range(MOST):
                 key, query = (x[seq, t, head % HEADS_K] for x in (k, q))
                 s *= np.exp(gate[seq, t, head])
                 s += np.outer((v[seq, t, head] - s @ key) * beta[seq, t, head], key)

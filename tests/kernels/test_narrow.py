@@ -1,4 +1,4 @@
-"""A product of 2 to 9 columns has the bits of one column at a time, and is right."""
+"""A product of few columns has the bits of one column at a time, and is right."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kernels.conftest import WIDTHS, assert_same_bits
+from kernels.conftest import MOST, WIDTHS, assert_same_bits
 from kernels.products import (
     FLOATS,
     NAMED,
@@ -47,8 +47,8 @@ def test_every_width_has_the_bits_of_one_column(ggml, threads, type_name, repack
         pytest.skip("repacked weights have a multiple of 8 rows")
     n = row_length(type_name)
     weights = make(ggml, type_name, n_rows, n)
-    x = np.random.default_rng(1).standard_normal((9, n)).astype(np.float32)
-    alone = np.concatenate([mul_mat(ggml, type_name, weights, x[i : i + 1], repacked) for i in range(9)])
+    x = np.random.default_rng(1).standard_normal((MOST, n)).astype(np.float32)
+    alone = np.concatenate([mul_mat(ggml, type_name, weights, x[i : i + 1], repacked) for i in range(MOST)])
     for m in WIDTHS:
         assert_same_bits(mul_mat(ggml, type_name, weights, x[:m], repacked), alone[:m], f"{m} columns")
 
@@ -59,7 +59,7 @@ def test_agrees_with_double_precision(ggml, type_name, repacked, make):
     n, n_rows = row_length(type_name), 32
     weights = make(ggml, type_name, n_rows, n)
     w = ggml.dequantize(type_name, weights, n).astype(np.float64)
-    x = columns(n, 9)
+    x = columns(n, MOST)
     ggml.set_threads(2)
     for m in (1, *WIDTHS):
         y = mul_mat(ggml, type_name, weights, x[:m], repacked)
@@ -72,12 +72,12 @@ def test_largest_weights_and_columns(ggml):
     n, n_rows = 512, 16
     block = np.concatenate([np.array([65504], np.float16).view(np.uint8), np.full(32, 0x80, np.uint8)])
     weights = np.tile(block, n_rows * n // 32)
-    x = np.tile(np.array([127, -127], np.float32), (9, n // 2))
+    x = np.tile(np.array([127, -127], np.float32), (MOST, n // 2))
     x[1::2] *= -1
     for m in (1, *WIDTHS):
         y = mul_mat(ggml, "Q8_0", weights, x[:m])
         np.testing.assert_array_equal(y, np.zeros((m, n_rows)))
-    x = np.full((9, n), 127, np.float32)
+    x = np.full((MOST, n), 127, np.float32)
     expected = -128.0 * 65504 * 127 * n
     for m in (1, *WIDTHS):
         np.testing.assert_allclose(mul_mat(ggml, "Q8_0", weights, x[:m]), expected, rtol=1e-6)
@@ -89,14 +89,14 @@ def test_experts_do_not_depend_on_who_shares_them(ggml, threads, type_name, repa
     n, n_rows, n_expert, n_used = row_length(type_name), 40, 5, 3
     rng = np.random.default_rng(2)
     weights = gaussian(ggml, type_name, n_expert * n_rows, n)
-    x = rng.standard_normal((9, n_x, n)).astype(np.float32)
-    ids = np.stack([rng.permutation(n_expert)[:n_used] for _ in range(9)])
+    x = rng.standard_normal((MOST, n_x, n)).astype(np.float32)
+    ids = np.stack([rng.permutation(n_expert)[:n_used] for _ in range(MOST)])
     ids[3:6] = ids[3]  # three tokens that agree on everything
 
     def product(tokens):
         return mul_mat_id(ggml, type_name, weights, n_expert, x[tokens], ids[tokens], repacked)
 
-    alone = np.concatenate([product(slice(i, i + 1)) for i in range(9)])
+    alone = np.concatenate([product(slice(i, i + 1)) for i in range(MOST)])
     for m in WIDTHS:
         assert_same_bits(product(slice(0, m)), alone[:m], f"{m} tokens")
     for token, slot in ((0, 0), (4, 2)):  # and is the expert's product
@@ -113,7 +113,7 @@ def test_planes_share_weights_as_attention_heads_do(ggml, threads, type_name):
 
     n, n_rows = 64, 300
     weights = gaussian(ggml, type_name, 2 * n_rows, n)
-    x = np.random.default_rng(3).standard_normal((6, 9, n)).astype(np.float32)
+    x = np.random.default_rng(3).standard_normal((6, MOST, n)).astype(np.float32)
 
     def product(m):
         with ggml.graph() as graph:
@@ -123,7 +123,7 @@ def test_planes_share_weights_as_attention_heads_do(ggml, threads, type_name):
             graph.compute([out], {a: weights, b: x[:, :m] if m > 1 else x[:, :1]})
             return graph.read(out).reshape(6, m, n_rows)
 
-    wide = product(9)
+    wide = product(MOST)
     assert_same_bits(product(1), np.ascontiguousarray(wide[:, :1]), "1 token")
     for m in WIDTHS:
         assert_same_bits(product(m), np.ascontiguousarray(wide[:, :m]), f"{m} tokens")
@@ -158,7 +158,7 @@ for type_name in NAMED:
     for repacked in [False] + [True] * (type_name in REPACKED and ggml.repacks(type_name)):
         n = row_length(type_name)
         weights, x = gaussian(ggml, type_name, 48, n), columns(n, 64) * 0.7
-        for m in (1, 4, 10, 33, 64):
+        for m in (1, 4, 17, 37, 64):
             y = mul_mat(ggml, type_name, weights, x[:m], repacked)
             print(type_name, repacked, m, hashlib.sha256(y.tobytes()).hexdigest())
 """
@@ -185,7 +185,7 @@ def test_one_column_and_wide_batches_are_the_engines(engine):
     ours = hashes(2)
     assert ours.keys() == engine.keys() and len(ours) >= 5 * len(NAMED)
     for key, value in ours.items():
-        if key[2] != "4":
+        if key[2] not in ("4", "17"):
             assert value == engine[key], key
 
 

@@ -1,4 +1,4 @@
-"""A batch of 2 to 9 tokens gives the logits and hidden rows of one token at a time and leaves its state, bit by bit."""
+"""A batch of few tokens gives the logits and hidden rows of one token at a time and leaves its state, bit by bit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ggml_ctypes import library_dir
 from nextn.context import Context
 from nextn.model import Model
 
-from kernels.conftest import WIDTHS, assert_same_bits
+from kernels.conftest import MOST, WIDTHS, assert_same_bits
 
 DEMO = Path(__file__).resolve().parents[2] / "python" / "nextn" / "models" / "nextn-demo-q8_0.gguf"
 # Heads that share keys, rows that are no multiple of 8, experts, other architectures; types the tiny rows allow.
@@ -38,7 +38,7 @@ class Widths:
 
     def __init__(self, model, prompt, **options):
         self.prompt, self.rng = prompt, np.random.default_rng(0)
-        self.tokens = self.rng.integers(0, min(model.n_vocab, 1000), 12).tolist()
+        self.tokens = self.rng.integers(0, min(model.n_vocab, 1000), MOST + 2).tolist()
         self.context = Context(model, n_ctx=1024, n_batch=1024, **options)
 
     def rows(self, *widths):
@@ -59,7 +59,7 @@ def check(path, prompt_length, **options):
     with Model(path) as model:
         prompt = np.random.default_rng(1).integers(0, min(model.n_vocab, 1000), prompt_length).tolist()
         run = Widths(model, prompt, **options)
-        alone = run.rows(*[1] * 11)
+        alone = run.rows(*[1] * (MOST + 2))
         for m in WIDTHS:
             batch = run.rows(m, 1, 1)
             for name, actual, expected in zip(("logits", "hidden rows"), batch, alone, strict=True):
@@ -73,7 +73,7 @@ def check(path, prompt_length, **options):
 def test_random_models(tiny_model, kind, type_name, kv, flash_attn, n_threads):
     if kv == "q8_0" and kind.startswith("odd"):
         pytest.skip("its heads are no multiple of 32")
-    snapshots = 0 if kind == "next" else 9  # the engine keeps none for this architecture
+    snapshots = 0 if kind == "next" else MOST  # the engine keeps none for this architecture
     options = {"type_k": kv, "type_v": kv, "flash_attn": flash_attn, "n_threads": n_threads, "n_rs_seq": snapshots}
     check(tiny_model(kind, type=type_name), 40, **options)
 
@@ -82,7 +82,7 @@ def test_random_models(tiny_model, kind, type_name, kv, flash_attn, n_threads):
 @pytest.mark.parametrize("prompt_length", [100, 253, 509, 700])
 @pytest.mark.parametrize(("kv", "flash_attn"), MEMORIES)
 def test_demo_model(prompt_length, kv, flash_attn):
-    check(DEMO, prompt_length, type_k=kv, type_v=kv, flash_attn=flash_attn, n_threads=2, n_rs_seq=9)
+    check(DEMO, prompt_length, type_k=kv, type_v=kv, flash_attn=flash_attn, n_threads=2, n_rs_seq=MOST)
 
 
 class QuantizeParams(ctypes.Structure):
@@ -120,4 +120,4 @@ def quantized_demo(tmp_path_factory):
 @pytest.mark.parametrize("name", FILE_TYPES)
 @pytest.mark.parametrize("flash_attn", [True, False])
 def test_demo_model_in_every_type(quantized_demo, name, flash_attn):
-    check(quantized_demo(name), 100, flash_attn=flash_attn, n_threads=2, n_rs_seq=9)
+    check(quantized_demo(name), 100, flash_attn=flash_attn, n_threads=2, n_rs_seq=MOST)

@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <utility>
 
-static constexpr uint32_t max_narrow_tokens = 16; // verification is narrower
+static constexpr uint32_t max_narrow_tokens = 17; // of a verification
 static constexpr size_t   max_slots         = 24; // widths 1 to 9 of a target, with room for several sequences
 
 void llama_nextn_graphs::select(llama_context & ctx, const llama_ubatch & ubatch, uint32_t n_outputs) {

@@ -1,5 +1,6 @@
 #include "attention.h"
 
+#include "attention-kernel.h"
 #include "narrow-kernel.h"
 
 #include "ggml-cpu-impl.h"
@@ -14,7 +15,7 @@ namespace nextn {
 
 // The first cell of part i of the memory. Parts of a long memory are longer, so that there are few of them.
 static int64_t part_start(int64_t i) {
-    constexpr int64_t CELLS = 512, PARTS = 8; // of the first size; the size doubles after so many
+    constexpr int64_t CELLS = 64, PARTS = 8; // of the first size; the size doubles after so many
     const int64_t     level = i / PARTS;
     return CELLS * (PARTS * ((1 << level) - 1) + (i % PARTS << level));
 }
@@ -30,11 +31,20 @@ static int64_t n_parts(int64_t n_cells) {
 class narrow_attention {
 public:
     narrow_attention(const ggml_tensor * dst)
-        : q(dst->src[0]), k(dst->src[1]), v(dst->src[2]), parts(n_parts(k->ne[1])) {}
+        : q(dst->src[0]), k(dst->src[1]), v(dst->src[2]), mask(dst->src[3]), parts(n_parts(k->ne[1])) {
+        memcpy(&scale, dst->op_params, sizeof(scale));
+        float alibi_and_softcap[2];
+        memcpy(alibi_and_softcap, dst->op_params + 1, sizeof(alibi_and_softcap));
+
+        const bool plain = alibi_and_softcap[0] == 0.0f && alibi_and_softcap[1] == 0.0f && !dst->src[4] /*sinks*/ &&
+                           k->ne[2] == v->ne[2] && k->ne[3] == q->ne[3] && v->ne[3] == q->ne[3];
+        kernel           = plain ? attention_kernel_x86(k->type, v->type, k->ne[0], v->ne[0]) : nullptr;
+    }
 
     bool applies() const {
-        return narrow_level() > 0 && q->ne[1] <= MAX_COLUMNS && q->ne[3] == 1 && q->type == GGML_TYPE_F32 &&
-               k->type == v->type && (k->type == GGML_TYPE_F16 || k->type == GGML_TYPE_F32);
+        const bool engine_can_cut =
+            q->ne[3] == 1 && k->type == v->type && (k->type == GGML_TYPE_F16 || k->type == GGML_TYPE_F32);
+        return narrow_level() > 0 && q->ne[1] <= MAX_TOKENS && q->type == GGML_TYPE_F32 && (kernel || engine_can_cut);
     }
 
     size_t work_size(int n_threads) const {
@@ -48,18 +58,18 @@ public:
         }
         ggml_barrier(params->threadpool);
 
-        // The query rows that share a head of the memory follow each other, part by part.
-        const int64_t n_group = n_rows() / k->ne[2];
-        const int64_t n_items = n_rows() * parts;
+        const int64_t n_items = k->ne[2] * q->ne[3] * parts;
         for (int64_t i = params->ith; i < n_items; i = ggml_threadpool_chunk_add(params->threadpool, 1)) {
-            const int64_t group = i / (n_group * parts);
-            const int64_t part  = i / n_group % parts;
-            const int64_t ir    = group * n_group + i % n_group;
+            const int64_t group = i / parts;
+            const int64_t part  = i % parts;
             const int64_t end   = std::min(part_start(part + 1), k->ne[1]);
-            rows(params, dst, ir, ir + 1, part_start(part), end, parts == 1 ? nullptr : partial(params, ir, part), 0);
-        }
-        if (parts == 1) {
-            return;
+            if (kernel) {
+                attend(params, group, part, end);
+                continue;
+            }
+            for (int64_t ir = group * n_group(); ir < (group + 1) * n_group(); ++ir) {
+                rows(params, dst, ir, ir + 1, part_start(part), end, partial(params, ir, part), 0);
+            }
         }
         ggml_barrier(params->threadpool);
         for (int64_t ir = params->ith; ir < n_rows(); ir += params->nth) {
@@ -68,13 +78,69 @@ public:
     }
 
 private:
-    int64_t n_rows() const { return q->ne[1] * q->ne[2]; }
+    // Rows count heads of a sequence, and the tokens of a head; those that share a head of the memory follow each
+    // other.
+    int64_t n_rows() const { return q->ne[1] * q->ne[2] * q->ne[3]; }
+    int64_t n_group() const { return q->ne[1] * q->ne[2] / k->ne[2]; }
     int64_t part_floats() const { return 2 + v->ne[0]; }
     // What the engine's function uses of the work buffer.
-    int64_t engine_floats(int n_threads) const { return n_threads * (k->ne[0] + 2 * v->ne[0] + CACHE_LINE_SIZE_F32); }
+    int64_t engine_floats(int n_threads) const {
+        return kernel ? 0 : n_threads * (k->ne[0] + 2 * v->ne[0] + CACHE_LINE_SIZE_F32);
+    }
 
     float * partial(const ggml_compute_params * params, int64_t ir, int64_t part) const {
         return (float *) params->wdata + engine_floats(params->nth) + (ir * parts + part) * part_floats();
+    }
+
+    struct place {
+        int64_t token, head, sequence;
+    };
+
+    place place_of(int64_t ir) const { return {ir % q->ne[1], ir / q->ne[1] % q->ne[2], ir / (q->ne[1] * q->ne[2])}; }
+
+    // The rows of a group over the cells of a part.
+    void attend(const ggml_compute_params * params, int64_t group, int64_t part, int64_t end) const {
+        const int64_t head     = group % k->ne[2];
+        const int64_t sequence = group / k->ne[2];
+        const int64_t ir0      = group * n_group();
+
+        attention_tile t = {};
+        t.d_k            = k->ne[0];
+        t.d_v            = v->ne[0];
+        t.scale          = scale;
+        t.k_stride       = k->nb[1];
+        t.v_stride       = v->nb[1];
+        for (int64_t r = 0; r < n_group(); ++r) {
+            float * state = partial(params, ir0 + r, part);
+            std::fill_n(state, part_floats(), 0.0f);
+            state[0] = -INFINITY;
+        }
+        for (int64_t c = part_start(part); c < end; c += ATTENTION_CELLS) {
+            t.n_cells = (int) std::min<int64_t>(ATTENTION_CELLS, end - c);
+            t.k       = (const char *) k->data + c * k->nb[1] + head * k->nb[2] + sequence * k->nb[3];
+            t.v       = (const char *) v->data + c * v->nb[1] + head * v->nb[2] + sequence * v->nb[3];
+            for (int64_t r0 = 0; r0 < n_group(); r0 += ATTENTION_ROWS) {
+                t.n_rows = (int) std::min<int64_t>(ATTENTION_ROWS, n_group() - r0);
+                for (int r = 0; r < t.n_rows; ++r) {
+                    const int64_t ir = ir0 + r0 + r;
+                    const place   at = place_of(ir);
+                    t.q[r]     = (const float *) ((const char *) q->data + at.token * q->nb[1] + at.head * q->nb[2] +
+                                                  at.sequence * q->nb[3]);
+                    t.mask[r]  = mask_row(at, c);
+                    t.state[r] = partial(params, ir, part);
+                }
+                kernel(t);
+            }
+        }
+    }
+
+    const ggml_fp16_t * mask_row(const place & at, int64_t cell) const {
+        if (!mask) {
+            return nullptr;
+        }
+        return (const ggml_fp16_t *) ((const char *) mask->data + at.token * mask->nb[1] +
+                                      at.head % mask->ne[2] * mask->nb[2] + at.sequence % mask->ne[3] * mask->nb[3]) +
+               cell;
     }
 
     // Add the parts of a row up in order, into the first that saw a cell; one that saw none changes nothing.
@@ -91,8 +157,9 @@ private:
         }
         ggml_vec_scale_f32(n, total + 2, total[1] == 0.0f ? 0.0f : 1.0f / total[1]);
 
-        const int64_t head = ir / q->ne[1], token = ir % q->ne[1];
-        memcpy((char *) dst->data + (head + token * dst->ne[1]) * dst->nb[1], total + 2, n * sizeof(float));
+        const place at = place_of(ir);
+        memcpy((char *) dst->data + at.head * dst->nb[1] + at.token * dst->nb[2] + at.sequence * dst->nb[3], total + 2,
+               n * sizeof(float));
     }
 
     static void add(float * total, const float * next, int64_t n) {
@@ -108,7 +175,10 @@ private:
     const ggml_tensor * q;
     const ggml_tensor * k;
     const ggml_tensor * v;
+    const ggml_tensor * mask;
     const int64_t       parts;
+    float               scale;
+    attention_kernel    kernel;
 };
 
 } // namespace nextn

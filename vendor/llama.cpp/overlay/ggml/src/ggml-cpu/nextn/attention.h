@@ -1,8 +1,9 @@
-// Flash attention for the 1 to 9 tokens of a decode or verify batch, whose rows do not depend on the width of the
+// Flash attention for the few tokens of a decode or verify batch, whose rows do not depend on the width of the
 // batch, on the number of threads, or on how far the memory is padded.
 //
-// The engine cuts the memory into one part per thread for a single token and does not cut it for several, and what a
-// row sums to depends on the cut. Here the cuts lie at fixed places.
+// The engine takes one query row after the other, cuts the memory into one part per thread for a single token, and does
+// not cut it for several; what a row sums to depends on the cut. Here the cuts lie at fixed places, and the query rows
+// that look at one head of the memory share the reading of it.
 #pragma once
 
 #include "ggml.h"
@@ -10,8 +11,8 @@
 struct ggml_compute_params;
 
 #ifdef __cplusplus
-// The engine's attention of query rows [ir0, ir1) over the memory cells [ic0, ic1): either the result in dst, or the
-// maximum, the sum and the unnormalized values of each row at partials + ir * stride.
+// The engine's attention of query rows [ir0, ir1) over the memory cells [ic0, ic1): the maximum, the sum and the
+// unnormalized values of each row at partials + ir * stride.
 typedef void (*ggml_nextn_attention_rows)(const ggml_compute_params * params, ggml_tensor * dst, int ir0, int ir1,
                                           int64_t ic0, int64_t ic1, float * partials, int64_t stride);
 

@@ -82,7 +82,7 @@ public:
     // A gate per head; the variant with a gate per value is left to the engine.
     static bool applies(const ggml_tensor * dst) {
         const ggml_tensor * v = dst->src[2];
-        return narrow_level() > 0 && v->ne[2] <= MAX_COLUMNS && v->ne[0] <= MAX_STATE && v->ne[0] > 1 &&
+        return narrow_level() > 0 && v->ne[2] <= MAX_TOKENS && v->ne[0] <= MAX_STATE && v->ne[0] > 1 &&
                dst->src[3]->ne[0] == 1;
     }
 
@@ -101,14 +101,93 @@ private:
     static constexpr int64_t COLUMNS   = 8;
 
     void compute_head(int64_t head, int64_t seq) const {
-        float decay[MAX_COLUMNS];
+        float decay[MAX_TOKENS];
         for (int64_t t = 0; t < n_tokens; ++t) {
             decay[t] = expf(*at(gate, head, t, seq));
         }
+#if defined(__AVX512F__)
+        if (n == 128) {
+            for (int64_t j = 0; j < n; j += 2) {
+                compute_in_registers<2, 8>(j, head, seq, decay);
+            }
+            return;
+        }
+#endif
         for (int64_t j = 0; j < n; j += COLUMNS) {
             compute_columns(j, std::min(COLUMNS, n - j), head, seq, decay);
         }
     }
+
+#if defined(__AVX512F__)
+    // As compute_columns(), for C columns of N vectors that stay in registers through all tokens.
+    template <int C, int N>
+    void compute_in_registers(int64_t j, int64_t head, int64_t seq, const float * decay) const {
+        const int64_t head_q = head % q->ne[1], seq_q = seq / (n_seqs / q->ne[3]);
+        const int64_t head_k = head % k->ne[1], seq_k = seq / (n_seqs / k->ne[3]);
+        const float   scale = 1.0f / sqrtf((float) n);
+
+        __m512        columns[C][N];
+        const float * first = at(state, 0, head, seq) + j * n;
+        for (int c = 0; c < C; ++c) {
+            for (int i = 0; i < N; ++i) {
+                columns[c][i] = _mm512_loadu_ps(first + c * n + 16 * i);
+            }
+        }
+        for (int64_t t = 0; t < n_tokens; ++t) {
+            const float * key   = at(k, head_k, t, seq_k);
+            const float * query = at(q, head_q, t, seq_q);
+            const float * value = at(v, head, t, seq) + j;
+            const float   learn = *at(beta, head, t, seq);
+            float *       out   = outputs + ((seq * n_tokens + t) * n_head + head) * n + j;
+
+            const __m512 fade = _mm512_set1_ps(decay[t]);
+            __m512       sum[C][2];
+            for (int c = 0; c < C; ++c) {
+                sum[c][0] = sum[c][1] = _mm512_setzero_ps();
+            }
+            for (int i = 0; i < N; ++i) {
+                const __m512 x = _mm512_loadu_ps(key + 16 * i);
+                for (int c = 0; c < C; ++c) {
+                    columns[c][i] = _mm512_mul_ps(columns[c][i], fade);
+                    sum[c][i % 2] = _mm512_fmadd_ps(columns[c][i], x, sum[c][i % 2]);
+                }
+            }
+            __m512 delta[C];
+            for (int c = 0; c < C; ++c) {
+                const float known = _mm512_reduce_add_ps(_mm512_add_ps(sum[c][0], sum[c][1]));
+                delta[c]          = _mm512_set1_ps((value[c] - known) * learn);
+                sum[c][0] = sum[c][1] = _mm512_setzero_ps();
+            }
+            for (int i = 0; i < N; ++i) {
+                const __m512 x = _mm512_loadu_ps(key + 16 * i);
+                const __m512 y = _mm512_loadu_ps(query + 16 * i);
+                for (int c = 0; c < C; ++c) {
+                    columns[c][i] = _mm512_fmadd_ps(x, delta[c], columns[c][i]);
+                    sum[c][i % 2] = _mm512_fmadd_ps(columns[c][i], y, sum[c][i % 2]);
+                }
+            }
+            for (int c = 0; c < C; ++c) {
+                out[c] = _mm512_reduce_add_ps(_mm512_add_ps(sum[c][0], sum[c][1])) * scale;
+            }
+            const int64_t age = n_tokens - 1 - t;
+            if (age >= n_kept) {
+                continue;
+            }
+            float *    to     = states + age * kept_stride + seq * seq_stride + (head * n + j) * n;
+            const bool stream = age > 0 && (uintptr_t) to % sizeof(__m512) == 0; // read only if a rollback wants it
+            for (int c = 0; c < C; ++c) {
+                for (int i = 0; i < N; ++i) {
+                    if (stream) {
+                        _mm512_stream_ps(to + c * n + 16 * i, columns[c][i]);
+                    } else {
+                        _mm512_storeu_ps(to + c * n + 16 * i, columns[c][i]);
+                    }
+                }
+            }
+        }
+        _mm_sfence();
+    }
+#endif
 
     // Columns [j, j + count) of the state through all tokens; they also give these values of every token's output.
     void compute_columns(int64_t j, int64_t count, int64_t head, int64_t seq, const float * decay) const {

@@ -1,9 +1,10 @@
-// The gated delta net for the 1 to 9 tokens of a decode or verify batch: the engine's arithmetic in another order of
+// The gated delta net for the few tokens of a decode or verify batch: the engine's arithmetic in another order of
 // loops.
 //
 // The engine takes the tokens one by one and walks the whole state of a head, 64 KiB, several times for each. The
 // columns of the state do not meet, so here a few of them at a time take all the tokens while they are in the
-// first-level cache. The states to keep go straight to where the graph would copy them. The bits are the same.
+// first-level cache. The states to keep go straight to where the graph would copy them. What becomes of a
+// token does not depend on how many there are.
 #pragma once
 
 #include "ggml.h"

@@ -11,7 +11,11 @@
 
 namespace nextn {
 
-constexpr int MAX_COLUMNS = 9; // a verify batch: eight drafted tokens and the last accepted one
+// Tokens of a batch that is decoded with the bits of one token at a time: four sequences with eight drafted tokens and
+// the last accepted one, or two with sixteen.
+constexpr int MAX_TOKENS = 36;
+
+constexpr int MAX_COLUMNS = 9; // that a kernel takes at once; more columns take turns at some rows of the weights
 
 // GGML_NEXTN_NARROW=0 in the environment leaves everything to the engine, =1 runs the engine's single-column kernel on
 // one column after the other. For measurements and tests.

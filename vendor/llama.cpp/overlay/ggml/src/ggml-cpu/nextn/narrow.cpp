@@ -164,7 +164,7 @@ public:
             return false;
         }
         const int64_t m = width(dst);
-        if (narrow_level() < 1 || m < 1 || m > MAX_COLUMNS || !(engine.vec_dot || engine.gemv)) {
+        if (narrow_level() < 1 || m < 1 || m > MAX_TOKENS || !(engine.vec_dot || engine.gemv)) {
             return false;
         }
         if (m == 1 && !find_kernel(engine, dst->src[0]->ne[0])) {
@@ -182,7 +182,7 @@ public:
         begin();
         const int64_t n_chunks = (dst->ne[0] + chunk_rows() - 1) / chunk_rows();
         const int64_t n_planes = dst->ne[2] * dst->ne[3];
-        for_each_chunk(n_planes, n_chunks, [&](int64_t plane) { return plane_product(plane); });
+        for_each_chunk(n_planes, n_chunks, [&](int64_t plane, int turn) { return plane_product(plane, turn); });
     }
 
     void mul_mat_id() {
@@ -191,7 +191,7 @@ public:
         }
         begin();
         const int64_t n_chunks = (dst->ne[0] + chunk_rows() - 1) / chunk_rows();
-        for_each_chunk(groups()->n_groups, n_chunks, [&](int64_t group) { return expert_product(group); });
+        for_each_chunk(groups()->n_groups, n_chunks, [&](int64_t group, int) { return expert_product(group); });
     }
 
 private:
@@ -214,7 +214,16 @@ private:
     size_t column_size() const { return ggml_row_size(engine.column_type, src1->ne[0]); }
     size_t converted_size() const { return converts() ? GGML_PAD(ggml_nrows(src1) * column_size(), 64) : 0; }
 
-    size_t panel_size() const { return kernel ? GGML_PAD(kernel->panel_size(src0->ne[0], width(dst)), 64) : 0; }
+    // Turns that the columns of a product take.
+    int n_turns() const {
+        return dst->op == GGML_OP_MUL_MAT_ID ? 1 : (int) ((width(dst) + MAX_COLUMNS - 1) / MAX_COLUMNS);
+    }
+
+    size_t turn_panel_size() const {
+        const int64_t n_columns = std::min<int64_t>(width(dst), MAX_COLUMNS);
+        return kernel ? GGML_PAD(kernel->panel_size(src0->ne[0], (int) n_columns), 64) : 0;
+    }
+    size_t panel_size() const { return n_turns() * turn_panel_size(); }
 
     size_t groups_size() const {
         if (dst->op != GGML_OP_MUL_MAT_ID) {
@@ -226,8 +235,9 @@ private:
 
     char *          work() const { return (char *) GGML_PAD((uintptr_t) params->wdata, 64); }
     expert_groups * groups() const { return (expert_groups *) (work() + converted_size()); }
-    char *          panel() const {
-        return work() + converted_size() + GGML_PAD(groups_size(), 64) + params->ith * panel_size();
+    char *          panel(int turn) const {
+        return work() + converted_size() + GGML_PAD(groups_size(), 64) + params->ith * panel_size() +
+               turn * turn_panel_size();
     }
 
     // Convert this thread's share of the activations; when it returns, all shares are done.
@@ -300,21 +310,22 @@ private:
         }
     }
 
-    narrow_product plane_product(int64_t plane) const {
+    narrow_product plane_product(int64_t plane, int turn) const {
         const int64_t  i2 = plane % dst->ne[2];
         const int64_t  i3 = plane / dst->ne[2];
-        narrow_product p  = product(i2 / (dst->ne[2] / src0->ne[2]), i3 / (dst->ne[3] / src0->ne[3]));
-        p.n_columns       = dst->ne[1];
+        const int64_t  c0 = turn * MAX_COLUMNS;
+        narrow_product p  = product(i2 / (dst->ne[2] / src0->ne[2]), i3 / (dst->ne[3] / src0->ne[3]), turn);
+        p.n_columns       = (int) std::min<int64_t>(dst->ne[1] - c0, MAX_COLUMNS);
         for (int c = 0; c < p.n_columns; ++c) {
-            p.columns[c] = column(c, i2, i3);
-            p.out[c]     = (float *) ((char *) dst->data + c * dst->nb[1] + i2 * dst->nb[2] + i3 * dst->nb[3]);
+            p.columns[c] = column(c0 + c, i2, i3);
+            p.out[c]     = (float *) ((char *) dst->data + (c0 + c) * dst->nb[1] + i2 * dst->nb[2] + i3 * dst->nb[3]);
         }
         return p;
     }
 
     narrow_product expert_product(int64_t group) const {
         const expert_group & g = groups()->group[group];
-        narrow_product       p = product(g.expert, 0);
+        narrow_product       p = product(g.expert, 0, 0);
         p.n_columns            = g.n_columns;
         for (int c = 0; c < p.n_columns; ++c) {
             const auto & pair = g.columns[c];
@@ -324,12 +335,12 @@ private:
         return p;
     }
 
-    narrow_product product(int64_t i2, int64_t i3) const {
+    narrow_product product(int64_t i2, int64_t i3, int turn) const {
         narrow_product p = {};
         p.n              = src0->ne[0];
         p.weights        = (const char *) src0->data + i2 * src0->nb[2] + i3 * src0->nb[3];
         p.row_stride     = src0->nb[1];
-        p.panel          = panel();
+        p.panel          = panel(turn);
         return p;
     }
 
@@ -342,22 +353,27 @@ private:
     // Work on the row chunks of n_products products, the threads taking the next chunk as they become free.
     template <typename F>
     void for_each_chunk(int64_t n_products, int64_t n_chunks, F get_product) {
-        int64_t        current = -1;
-        narrow_product p       = {};
+        constexpr int  MAX_TURNS = (MAX_TOKENS + MAX_COLUMNS - 1) / MAX_COLUMNS;
+        int64_t        current   = -1;
+        narrow_product turns[MAX_TURNS];
         for (int64_t i = params->ith; i < n_products * n_chunks; i = ggml_threadpool_chunk_add(params->threadpool, 1)) {
             if (i / n_chunks != current) {
                 current = i / n_chunks;
-                p       = get_product(current);
-                if (kernel) {
-                    kernel->prepare(p);
+                for (int turn = 0; turn < n_turns(); ++turn) {
+                    turns[turn] = get_product(current, turn);
+                    if (kernel) {
+                        kernel->prepare(turns[turn]);
+                    }
                 }
             }
             const int64_t r0 = i % n_chunks * chunk_rows();
             const int64_t r1 = std::min(r0 + chunk_rows(), dst->ne[0]);
-            if (kernel) {
-                kernel->run(p, r0, r1);
-            } else {
-                engine.run(p, r0, r1);
+            for (int turn = 0; turn < n_turns(); ++turn) {
+                if (kernel) {
+                    kernel->run(turns[turn], r0, r1);
+                } else {
+                    engine.run(turns[turn], r0, r1);
+                }
             }
         }
     }

@@ -1,4 +1,4 @@
-// Narrow matrix products: a weight matrix times the 1 to 9 columns of a decode or verify batch.
+// Narrow matrix products: a weight matrix times the few columns of a decode or verify batch.
 //
 // Every weight block is read and unpacked once for all columns, and every output element is summed in the order of the
 // engine's own single-column kernel. A batch therefore costs little more than one token and its rows are bit-identical
