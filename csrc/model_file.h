@@ -1,6 +1,6 @@
 #pragma once
 
-// A GGUF file before and beside the engine: what keeps it from being loaded, and its metadata with their real types.
+// A GGUF file before and beside the engine: whether it is one, and its metadata with their real types.
 
 #include "gguf.h"
 
@@ -18,8 +18,8 @@ using GgufPtr = std::unique_ptr<gguf_context, GgufDeleter>;
 // The metadata and tensor list of a file. Throws ModelFileError when it is missing or damaged.
 GgufPtr open_gguf(const std::string & path);
 
-// Throws ModelFileError for what the engine reports badly or asserts: a missing or truncated file, a missing part of a
-// file in parts, a file that is no model, counts that do not fit.
-void check_model_file(const std::string & path);
+// Throws ModelFileError for what the engine reports badly: a missing file, one that cannot be read, one that is no GGUF
+// file. What is wrong inside a file nextn.gguf.check_loadable finds before it comes here.
+void check_is_gguf(const std::string & path);
 
 } // namespace nextn

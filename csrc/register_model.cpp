@@ -64,7 +64,7 @@ static std::unique_ptr<Model> load_model(const Bytes & path_bytes, int64_t n_gpu
                                          const std::optional<ProgressCallback> & progress) {
     const std::string & path = path_bytes.value;
     check_range("n_gpu_layers", n_gpu_layers, -1, INT32_MAX);
-    check_model_file(path);
+    check_is_gguf(path);
 
     Progress reporter = {progress};
     llama_model_params params = llama_model_default_params();

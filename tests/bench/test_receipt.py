@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gzip
 import json
 import os
+import time
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -33,6 +35,26 @@ def test_round_trip(receipt, tmp_path):
     assert os.stat(path).st_mode & 0o777 == 0o666 & ~current_umask()
     text = path.read_text()
     assert sum(line.startswith('  {"arm"') for line in text.splitlines()) == len(receipt["rows"])  # one line a row
+
+
+def test_a_compressed_one(receipt, tmp_path, monkeypatch):
+    path = tmp_path / "receipt.json.gz"
+    save_receipt(path, receipt)
+    data = path.read_bytes()
+    save_receipt(tmp_path / "receipt.json", receipt)
+    assert gzip.decompress(data) == (tmp_path / "receipt.json").read_bytes()
+    assert load_receipt(path) == receipt
+    time.sleep(1.1)
+    save_receipt(path, receipt)
+    assert path.read_bytes() == data
+    for damaged in (data[:-9], data[:2], data[:30] + b"\xff\xff" + data[32:], b"\x1f\x8bxx"):
+        path.write_bytes(damaged)
+        with pytest.raises(ReceiptError, match="is no receipt of nextn bench"):
+            load_receipt(path)
+    monkeypatch.setattr("nextn.bench.receipt._MOST_BYTES", 1 << 10)
+    path.write_bytes(data)
+    with pytest.raises(ReceiptError, match="unpacks to more than"):
+        load_receipt(path)
 
 
 def test_an_empty_one_is_valid(receipt, tmp_path):

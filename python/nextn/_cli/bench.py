@@ -63,7 +63,7 @@ def report(args: argparse.Namespace) -> None:
     from nextn.bench.document import to_html, to_markdown, write_figures
 
     receipts = [load_receipt(path) for path in args.receipts]
-    names = [Path(path).stem for path in args.receipts]
+    names = [Path(path).name.removesuffix(".gz").removesuffix(".json") for path in args.receipts]
     if args.html is None and args.markdown is None:
         _print(receipts, names, as_json=args.json)
         return

@@ -65,6 +65,12 @@ def check_loadable(path: str | os.PathLike[str]) -> None:
         path: A GGUF file; of a model in parts, the first.
     """
     headers = read_parts(Path(path))
+    given = Path(path).name
+    if given != headers[0].path.name:
+        number = 1 + next(i for i, header in enumerate(headers) if header.path.name == given)
+        raise ModelFileError(
+            f"{os.fspath(path)}: is part {number} of {len(headers)}; give the first part: {headers[0].path}"
+        )
     for finding in _check_file(headers, describe(headers)):
         if finding.severity == "error":
             raise ModelFileError(f"{os.fspath(path)}: {finding.message}; {finding.advice}")
