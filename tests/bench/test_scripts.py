@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import nextn
 import pytest
@@ -24,7 +27,7 @@ def run(name, *arguments, path=BIN, **variables):
 
 
 def test_there_are_some():
-    assert NAMES == ["bench_matrix.sh", "quantize_matrix.sh"]
+    assert NAMES == ["bench_matrix.sh", "quantize_matrix.sh", "serve_27b.sh", "serve_35b_a3b.sh"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -83,3 +86,26 @@ def test_the_matrix_of_quantizations(tmp_path):
     assert "| Q4_0 combined |" in (tmp_path / "out" / "matrix.md").read_text()
     again = run("quantize_matrix.sh", *arguments, **options)  # nothing is left to do
     assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.parametrize(("name", "variables"), [("serve_27b.sh", {}), ("serve_35b_a3b.sh", {"EXPERTS_ON_CPU": "99"})])
+def test_serving(name, variables):
+    """The script becomes the server; a request is answered with drafts, and SIGTERM ends it."""
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "OMP_WAIT_POLICY": "passive"}
+    environment |= {"PORT": "0", "CTX": "512", "CACHE": "q8_0", **variables}
+    command = ["sh", str(SCRIPTS / name), str(nextn.bundled_model()), "-t", "1"]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            line = next(line for line in process.stderr if "serving at" in line)
+            assert "drafting: nextn" in line
+            body = {"messages": [{"role": "user", "content": "What is the capital of France?"}], "temperature": 0}
+            url = re.search(r"http://\S+", line)[0] + "/v1/chat/completions"
+            request = Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+            with urlopen(request, timeout=60) as answer:
+                found = json.load(answer)
+            assert "Paris" in found["choices"][0]["message"]["content"]
+            assert found["timings"]["draft_n_accepted"] > 0
+        finally:
+            process.terminate()
+            process.stderr.read()
+        assert process.wait(60) == 0
