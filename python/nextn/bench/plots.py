@@ -129,7 +129,7 @@ def plot_comparison(labels: Sequence[str], speeds: Mapping[str, Sequence[float |
             y = [n + (i - (len(speeds) - 1) / 2) * height for n in range(len(labels))]
             bars = axes.barh(y, [value or 0.0 for value in values], height * 0.92, label=_arm_label(name),
                              color="#999999" if name == PLAIN else _COLOURS[i % 6])  # fmt: skip
-            axes.bar_label(bars, [f" {value:.3g}" if value else " –" for value in values], fontsize=8)
+            axes.bar_label(bars, [f" {_speed(value)}" if value else " –" for value in values], fontsize=8)
         axes.set_yticks(range(len(labels)), labels)
         axes.invert_yaxis()
         axes.margins(x=0.12)
@@ -137,6 +137,11 @@ def plot_comparison(labels: Sequence[str], speeds: Mapping[str, Sequence[float |
         axes.set_xlabel("tokens per second (longer is faster)")
         _legend(axes)
         return _svg(figure)
+
+
+def _speed(value: float) -> str:
+    """Tokens per second with three digits, and never as a power of ten."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _point(axes: Axes, ratio: dict[str, float], y: float, label: str | None) -> None:
