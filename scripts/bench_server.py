@@ -33,15 +33,15 @@ class Arm:
     """A server under measurement."""
 
     name: str
-    url: str
+    client: httpx.Client
     rates: list[float] = field(default_factory=list)  # tokens per second of each pass
     drafted: int = 0
     accepted: int = 0
     texts: list[str] = field(default_factory=list)  # of the last pass
 
 
-def start(binary: Path, model: Path, args: argparse.Namespace, options: list[str], opened: ExitStack) -> str:
-    """Start a server and give its address."""
+def start(binary: Path, model: Path, args: argparse.Namespace, options: list[str], opened: ExitStack) -> httpx.Client:
+    """Start a server and give a client of it."""
     command = [str(binary), "-m", str(model), "--port", "0", "-np", str(args.slots), "-c", str(args.slots * args.n_ctx)]
     command += ["-t", str(args.threads), "--cache-ram", "0", *options]
     process = ServerProcess(command, os.environ)
@@ -49,7 +49,7 @@ def start(binary: Path, model: Path, args: argparse.Namespace, options: list[str
     if not process.wait_listening(600):
         raise SystemExit(f"{' '.join(command)}: does not start\n" + "\n".join(process.logs()[-10:]))
     assert process.address is not None
-    return process.address
+    return opened.enter_context(httpx.Client(base_url=process.address, timeout=None, trust_env=False))
 
 
 def run_pass(arm: Arm, prompts: list[str], args: argparse.Namespace) -> None:
@@ -57,7 +57,7 @@ def run_pass(arm: Arm, prompts: list[str], args: argparse.Namespace) -> None:
 
     def ask(prompt: str) -> dict[str, Any]:
         body = {"prompt": prompt, "n_predict": args.n_predict, "temperature": 0, "cache_prompt": False}
-        response = httpx.post(f"{arm.url}/completion", json={**body, "ignore_eos": args.ignore_eos}, timeout=None)
+        response = arm.client.post("/completion", json={**body, "ignore_eos": args.ignore_eos})
         response.raise_for_status()
         return dict(response.json())
 
@@ -100,7 +100,7 @@ def main() -> None:
         ours = nextn.server_binary()
         kinds: list[tuple[str, Path, list[str]]] = [
             ("ours, plain", ours, []),
-            ("ours, nextn", ours, ["--spec-type", "nextn", "--spec-draft-n-max", "6"]),
+            ("ours, nextn", ours, ["--spec-type", "nextn", "--spec-draft-n-max", "8"]),
         ]
         if args.upstream:
             kinds.append(("upstream, plain", args.upstream, []))

@@ -55,7 +55,14 @@ def test_tag_names_a_platform_and_not_just_linux(wheel: Path) -> None:
 def test_holds_every_part(unpacked: Path) -> None:
     package = unpacked / "nextn"
     assert list(package.glob("_core.*.so"))
-    for name in ("py.typed", "_core.pyi", "bin/llama-server", "lib/libllama.so", "models/nextn-demo-q8_0.gguf"):
+    for name in (
+        "py.typed",
+        "_core.pyi",
+        "bin/llama-server",
+        "bin/ggml-rpc-server",
+        "lib/libllama.so",
+        "models/nextn-demo-q8_0.gguf",
+    ):
         assert (package / name).is_file(), name
     assert (package / "bin" / "llama-server").stat().st_size > 10_000
 

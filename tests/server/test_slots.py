@@ -1,0 +1,63 @@
+"""Requests side by side: each answer and each draft is what it is alone, in a Speculator of its own."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import nextn
+import numpy as np
+import pytest
+
+from .conftest import complete, drafted
+
+FIXED = nextn.DraftParams(n_max=3, adaptive=False)
+SIZES: dict[str, Any] = {"n_ctx": 256, "n_threads": 1}
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model):
+    """Of its head's drafts about a third is right."""
+    return tiny_model("dense", tied=False, agreement=0.92)
+
+
+@pytest.fixture(scope="module")
+def requests(model) -> list[tuple[list[int], int, tuple[int, ...], tuple[int, int]]]:
+    """Prompt, length, and what comes of it: the tokens of plain decoding, and drafted and accepted ones."""
+    random = np.random.default_rng(7)
+    found = []
+    with (
+        nextn.Speculator(model, draft=None, **SIZES) as plain,
+        nextn.Speculator(model, draft=FIXED, **SIZES) as drafting,
+    ):
+        for i in range(12):
+            prompt = random.integers(5, 200, 4 + 3 * i).tolist()
+            tokens = plain.generate(prompt, max_tokens=30 + 9 * (i % 4)).tokens
+            stats = drafting.generate(prompt, max_tokens=len(tokens)).stats
+            found.append((prompt, len(tokens), tuple(tokens), (stats.draft_n, stats.draft_n_accepted)))
+    assert 0.1 < sum(f[3][1] for f in found) / sum(f[3][0] for f in found) < 0.7
+    return found
+
+
+@pytest.mark.parametrize("n_parallel", [1, 2, 4])
+def test_drafts_and_tokens_are_those_of_a_request_alone(model, requests, n_parallel: int) -> None:
+    with nextn.Server(model, draft=FIXED, n_parallel=n_parallel, **SIZES) as server, server.client() as client:
+
+        def ask(request: tuple[list[int], int, tuple[int, ...], tuple[int, int]]) -> None:
+            prompt, n, tokens, counts = request
+            answer = complete(client, prompt, n, cache_prompt=False)  # type: ignore[arg-type]
+            assert answer["tokens"] == list(tokens)[: len(answer["tokens"])]
+            assert len(answer["tokens"]) >= len(tokens) - 1  # the end-of-turn token is none of the answer's
+            assert drafted(answer)[:2] == counts
+
+        with ThreadPoolExecutor(n_parallel) as pool:
+            list(pool.map(ask, requests))
+
+
+def test_lengths_that_adapt_do_not_change_a_token(model, requests) -> None:
+    with nextn.Server(model, n_parallel=4, **SIZES) as server, server.client() as client, ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda r: complete(client, r[0], r[1], cache_prompt=False), requests * 2))  # type: ignore[arg-type]
+    for (_, _, tokens, _), answer in zip(requests * 2, answers, strict=True):
+        assert answer["tokens"] == list(tokens)[: len(answer["tokens"])]
+        assert len(answer["tokens"]) >= len(tokens) - 1
+    assert sum(drafted(answer)[1] for answer in answers) > 0
