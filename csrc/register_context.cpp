@@ -6,6 +6,8 @@
 #include "register.h"
 
 #include "../src/llama-ext.h" // llama_get_memory_breakdown
+#include "llama-nextn-exact.h"
+#include <array>
 #include <map>
 #include <pybind11/stl.h>
 
@@ -79,6 +81,17 @@ static std::map<std::string, size_t> memory_usage(const Context & context_ref) {
     return bytes;
 }
 
+// Why a batch of n_tokens may differ from one token at a time; nothing when it cannot.
+static std::optional<std::string> inexact(const Context & context_ref, int64_t n_tokens) {
+    const LockedContext context(context_ref);
+    check_range("n_tokens", n_tokens, 1, llama_n_ubatch(context->ctx));
+    std::array<char, 512> why = {};
+    if (llama_nextn_is_exact(context->ctx, static_cast<int32_t>(n_tokens), why.data(), why.size())) {
+        return std::nullopt;
+    }
+    return std::string(why.data());
+}
+
 // A number of the engine context, under its lock.
 template <auto get>
 static int64_t number(const Context & context_ref) {
@@ -125,6 +138,8 @@ static void def_memory(py::class_<Context> & c) {
     c.def("pair", &pair_contexts, py::arg("draft_context"), nogil(), "Pair with a draft context.");
     c.def("unpair", &unpair_context, nogil(), "End the pairing, if there is one.");
     c.def("set_hidden_tap", &set_hidden_tap, py::arg("tap"), nogil(), "Choose the row that feeds the head.");
+    c.def("inexact", &inexact, py::arg("n_tokens"), nogil(),
+          "Why a batch of n_tokens may differ from one token at a time; None when it cannot.");
     c.def("memory_usage", &memory_usage, nogil(), "Bytes by kind.");
 }
 

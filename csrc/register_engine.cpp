@@ -3,11 +3,15 @@
 #include "register.h"
 
 #include "ggml-backend.h"
+#include "llama-nextn-exact.h"
 #include "llama-nextn.h"
 #include "llama.h"
 
 #include "build-info.h"
 
+#include <algorithm>
+#include <cctype>
+#include <pybind11/stl.h>
 #include <pybind11/typing.h>
 
 namespace py = pybind11;
@@ -85,6 +89,20 @@ static py::typing::Dict<py::str, py::object> engine_info() {
     return info;
 }
 
+// Upper-case, as in GGUF's own names.
+static std::vector<std::string> shared_types() {
+    std::vector<std::string> names;
+    for (int i = 0; i < GGML_TYPE_COUNT; ++i) {
+        const auto type = static_cast<ggml_type>(i);
+        if (llama_nextn_shares_columns(type)) {
+            std::string name = ggml_type_name(type);
+            std::transform(name.begin(), name.end(), name.begin(), [](unsigned char c) { return std::toupper(c); });
+            names.push_back(name);
+        }
+    }
+    return names;
+}
+
 void register_engine(py::module_ & m) {
     m.def("engine_info", &engine_info, "What the engine is and what it computes on, as a dict.");
     m.def("build_stamp", &llama_nextn_build_stamp, "Stamp of the source tree that the engine was built from.");
@@ -92,6 +110,8 @@ void register_engine(py::module_ & m) {
     m.def(
         "load_backends", [](const std::string & path) { ggml_backend_load_all_from_path(path.c_str()); },
         py::arg("path"), nogil(), "Load the compute backends in a directory.");
+    m.def("shared_types", &shared_types, nogil(),
+          "Names of the weight types that the CPU reads once for all tokens of a verify batch.");
     m.def("flush_log", &flush_log, "Hand the engine's kept log lines to logging.");
 }
 

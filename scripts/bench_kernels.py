@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -19,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ggml_ctypes import F32, TYPES, Ggml, Graph
+from ggml_ctypes import F32, I32, TYPES, Ggml, Graph
 
-# name, type, repacked, row length, rows: a head of 0.8B shape shortened, large enough to leave every cache
+# name, type, repacked, row length, rows: a head of 0.8B shape shortened, large enough to leave every cache. In a case
+# whose name ends in "experts" the rows are those of 128 experts, of which every token takes the same 8 (mul_mat_id); in
+# one that ends in "choices" each token takes 8 of its own.
 CASES = [
     ("Q8_0", "Q8_0", False, 1024, 131072),
     ("Q6_K", "Q6_K", False, 1024, 131072),
@@ -33,10 +36,27 @@ CASES = [
     ("Q4_0 repacked", "Q4_0", True, 1024, 131072),
     ("IQ4_NL", "IQ4_NL", False, 1024, 131072),
     ("IQ4_NL repacked", "IQ4_NL", True, 1024, 131072),
+    ("Q8_0 experts", "Q8_0", False, 2048, 65536),
+    ("Q4_0 experts", "Q4_0", True, 2048, 65536),
+    ("Q4_K experts", "Q4_K", True, 2048, 65536),
+    ("Q6_K experts", "Q6_K", False, 2048, 65536),
+    ("Q4_0 choices", "Q4_0", True, 2048, 65536),
+    ("Q4_K choices", "Q4_K", True, 2048, 65536),
+    ("Q5_0", "Q5_0", False, 1024, 131072),
+    ("Q5_1", "Q5_1", False, 1024, 131072),
+    ("Q4_1", "Q4_1", False, 1024, 131072),
+    ("Q2_K", "Q2_K", False, 1024, 131072),
+    ("Q2_K repacked", "Q2_K", True, 1024, 131072),
+    ("IQ4_XS", "IQ4_XS", False, 1024, 131072),
     ("F16", "F16", False, 1024, 65536),
     ("BF16", "BF16", False, 1024, 65536),
     ("F32", "F32", False, 1024, 32768),
 ]
+N_EXPERT, N_USED = 128, 8
+# Threads that wait spin for about a millisecond: longer than between two operations, but not while another build is
+# measured, which starts after this many seconds.
+SPIN = {"GOMP_SPINCOUNT": "20000"}
+SETTLE = 0.003
 
 
 def work(directory: Path, n_threads: int) -> None:
@@ -52,6 +72,8 @@ def work(directory: Path, n_threads: int) -> None:
             answer = 0.0
         else:
             graph = graphs[request["m"]]
+            time.sleep(SETTLE)
+            graph.run()  # wakes the threads
             start = time.perf_counter()
             graph.run()
             answer = time.perf_counter() - start
@@ -60,19 +82,27 @@ def work(directory: Path, n_threads: int) -> None:
 
 def make_graphs(ggml: Ggml, case: list[Any], columns: list[int]) -> dict[int, Graph]:
     """One graph per number of columns over the same weights."""
-    _, type_name, repacked, n, n_rows = case
+    name, type_name, repacked, n, n_rows = case
     rng = np.random.default_rng(0)
     base = Graph(ggml)
-    weight = base.tensor(TYPES[type_name], n, n_rows, weight=True)
+    experts = name.endswith(("experts", "choices"))
+    shape = (n, n_rows // N_EXPERT, N_EXPERT) if experts else (n, n_rows)
+    weight = base.tensor(TYPES[type_name], *shape, weight=True)
     block = ggml.quantize(type_name, rng.standard_normal((256, n)))
     base.prepare([], {weight: np.tile(block, n_rows // 256)}, "CPU_REPACK" if repacked else "CPU")
     graphs = {0: base}
     for m in columns:
         graph = graphs[m] = Graph(ggml)
-        x = graph.tensor(F32, n, m)
-        graph.prepare(
-            [ggml.base.ggml_mul_mat(graph.context, weight, x)], {x: rng.standard_normal((m, n)).astype(np.float32)}
-        )
+        x = graph.tensor(F32, n, 1, m) if experts else graph.tensor(F32, n, m)
+        data = {x: rng.standard_normal((m, n)).astype(np.float32)}
+        if experts:
+            ids = graph.tensor(I32, N_USED, m)
+            chosen = np.stack([rng.permutation(N_EXPERT)[:N_USED] for _ in range(m)])
+            data[ids] = (chosen if name.endswith("choices") else chosen[:1].repeat(m, axis=0)).astype(np.int32)
+            out = ggml.base.ggml_mul_mat_id(graph.context, weight, x, ids)
+        else:
+            out = ggml.base.ggml_mul_mat(graph.context, weight, x)
+        graph.prepare([out], data)
     return graphs
 
 
@@ -82,7 +112,12 @@ class Build:
     def __init__(self, directory: Path, n_threads: int) -> None:
         command = [sys.executable, __file__, str(directory), "--worker", "--threads", str(n_threads)]
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=os.environ | SPIN,
         )
 
     def ask(self, **request: object) -> float:

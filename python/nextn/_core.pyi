@@ -26,6 +26,7 @@ __all__: list[str] = [
     "n_backends",
     "quantize",
     "quantized_types",
+    "shared_types",
 ]
 
 class Model:
@@ -184,6 +185,10 @@ class Context:
     def hidden_view(self) -> numpy.typing.NDArray[numpy.float32]:
         """
         Read-only view, float32 [n_tokens, n_embd].
+        """
+    def inexact(self, n_tokens: typing.SupportsInt | typing.SupportsIndex) -> str | None:
+        """
+        Why a batch of n_tokens may differ from one token at a time; None when it cannot.
         """
     def logits(self) -> numpy.typing.NDArray[numpy.float32]:
         """
@@ -535,4 +540,9 @@ def quantized_types(
 ) -> list[int]:
     """
     The type that each tensor (name, shape, type) gets in a file of this type.
+    """
+
+def shared_types() -> list[str]:
+    """
+    Names of the weight types that the CPU reads once for all tokens of a verify batch.
     """

@@ -12,12 +12,21 @@ import numpy as np
 
 from nextn.context import Context
 from nextn.drafting import Drafter, HeadDrafter, IntArray, NoDrafter
-from nextn.errors import ContextCreateError, NoNextnLayerError
+from nextn.errors import ContextCreateError, InexactError, NoNextnLayerError
 from nextn.model import Model
 from nextn.options import DraftParams, SamplingParams, check_int
 from nextn.sampling import Grammar
 
-__all__ = ["check_bias", "check_draft", "check_tokens", "choose_n_ctx", "make_grammar", "make_pair", "open_model"]
+__all__ = [
+    "check_bias",
+    "check_draft",
+    "check_exact",
+    "check_tokens",
+    "choose_n_ctx",
+    "make_grammar",
+    "make_pair",
+    "open_model",
+]
 
 _MOST_CTX_BY_DEFAULT = 8192
 
@@ -104,6 +113,16 @@ def _make_target(model: Model, n_max: int, make_context: Callable[..., Context])
         if n_max == 0:
             raise
         raise ContextCreateError(f"{error}; draft=None decodes plainly and keeps none") from None
+
+
+def check_exact(ctx_tgt: Context, n_max: int) -> None:
+    """Refuse a target that does not give the tokens of a verify batch the bits they have one at a time."""
+    why = ctx_tgt.inexact(n_max + 1) if n_max > 0 else None
+    if why is not None:
+        raise InexactError(
+            f"speculation may differ from plain decoding here, though exact output was asked for: {why}. Shorter drafts"
+            " (n_max) with everything on the CPU (n_gpu_layers=0) can be exact; draft=None always is"
+        )
 
 
 def check_tokens(tokens: Any, n_vocab: int) -> IntArray:

@@ -258,6 +258,9 @@ def _add_drafting(parser: Parser, *, may_be_off: bool = True) -> None:
         help="tokens that the head scores: auto, full, the first V ids, or a file with one id per line "
         f"(default: {_DRAFT.vocab})",
     )
+    group.add_argument(
+        "--exact", action="store_true", help="stop where speculation could differ in one bit from plain decoding"
+    )
 
 
 def _add_context(parser: Parser) -> None:

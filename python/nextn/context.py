@@ -331,6 +331,22 @@ class Context:
         """Threads for longer decodes."""
         return self._core.n_threads_batch
 
+    def inexact(self, n_tokens: int) -> str | None:
+        """Why a batch may differ from its tokens decoded one at a time, in logits, hidden rows or the state it leaves.
+
+        The engine goes through the operations of such a batch and asks each one's backend. docs/exactness.md has more.
+
+        Args:
+            n_tokens: Tokens of the batch, at most n_ubatch; a round verifies its draft and one more.
+
+        Returns:
+            None when every bit is the same. Otherwise the first operation, with its weight and device, and the reason.
+
+        Raises:
+            ValueError: n_tokens out of its range.
+        """
+        return self._core.inexact(check_int("n_tokens", n_tokens, 1, _INT32_MAX))
+
     def memory_usage(self) -> dict[str, int]:
         """Bytes of the model's weights ("model"), of this context's caches ("context") and work space ("compute")."""
         return self._core.memory_usage()

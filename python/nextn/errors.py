@@ -5,6 +5,7 @@
     │   └── UnsupportedArchitectureError   the engine does not know the model's architecture
     ├── NoNextnLayerError          a draft context was asked for, but the loaded model has no draft head
     ├── ContextCreateError         a context cannot be made (memory, options that exclude each other)
+    ├── InexactError               exact=True, but speculation may differ from plain decoding here
     ├── ContextOverflowError       more tokens than the context has room for; nothing was changed
     ├── DecodeError                the computation failed; the sequence was removed
     │   └── CancelledError         it was cancelled from another thread; the sequence was removed
@@ -30,6 +31,7 @@ __all__ = [
     "ContextOverflowError",
     "DecodeError",
     "GrammarError",
+    "InexactError",
     "MissingExtraError",
     "ModelFileError",
     "NextnError",
@@ -58,6 +60,10 @@ class NoNextnLayerError(NextnError):
 
 class ContextCreateError(NextnError):
     """A context cannot be made with these options on this machine."""
+
+
+class InexactError(NextnError):
+    """exact=True was asked for, and a verified token may have other bits than a decoded one; the message says where."""
 
 
 class ContextOverflowError(NextnError):

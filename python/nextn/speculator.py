@@ -20,7 +20,7 @@ import numpy as np
 
 from nextn._checkpoints import Checkpoint, Checkpoints
 from nextn._forms import Forms
-from nextn._setup import check_draft, choose_n_ctx, make_pair, open_model
+from nextn._setup import check_draft, check_exact, choose_n_ctx, make_pair, open_model
 from nextn._state import Emitted, State
 from nextn._turn import Turn
 from nextn.accept import Accepted
@@ -29,7 +29,7 @@ from nextn.context import Context, HiddenTap
 from nextn.drafting import Drafter, DrawingDrafter, HeadDrafter, IntArray, ResumableDrafter
 from nextn.errors import CancelledError, ClosedError, RollbackError
 from nextn.model import Model
-from nextn.options import DraftParams, check_int, name_unknown_keywords
+from nextn.options import DraftParams, check_bool, check_int, name_unknown_keywords
 
 __all__ = ["Speculator"]
 
@@ -40,7 +40,8 @@ _NO_DRAFT: IntArray = np.empty(0, dtype=np.int32)
 class Speculator(Forms):
     """Generates text with a model, speculating with the model's own draft head; the text is the model's own.
 
-    Greedy text equals plain greedy decoding token for token; sampled text has the model's own distribution.
+    Greedy text equals plain greedy decoding token for token, on the CPU bit for bit; elsewhere near-ties may fall
+    differently (see exact). Sampled text has the model's own distribution.
     One request runs at a time: other threads wait for their turn.
 
     Args:
@@ -59,6 +60,8 @@ class Speculator(Forms):
         draft: How the head drafts; None decodes plainly through the same code; or a Drafter of your own.
         draft_model: A model, or the path of a file, that holds the head when the model itself has none.
         n_gpu_layers: Layers on the GPU, -1 for all, when a path is given (a Model has made that choice).
+        exact: Refuse to speculate where a verified token could differ in one bit from a decoded one, instead of
+            speculating all the same.
         ctx_checkpoints: Most places in a prompt to keep, from which the next prompt can go on when it begins the same;
             each holds a copy of the model's recurrent state. They lie at multiples of n_ubatch tokens. 0 reads every
             prompt from its start. The answer is the same.
@@ -66,6 +69,7 @@ class Speculator(Forms):
 
     Raises:
         NoNextnLayerError: A draft is asked for and there is no head. Plain decoding needs draft=None.
+        InexactError: exact is True, and the model, its options, this build or this machine do not allow it.
         ModelFileError, ContextCreateError: The file cannot be loaded, the contexts cannot be made.
         TypeError, ValueError: A wrong argument.
     """
@@ -88,11 +92,13 @@ class Speculator(Forms):
         draft: DraftParams | Drafter | None = DraftParams(),  # noqa: B008 (frozen)
         draft_model: Model | str | os.PathLike[str] | None = None,
         n_gpu_layers: int | None = None,
+        exact: bool = False,
         ctx_checkpoints: int = 8,
         chat_template: str | None = None,
     ) -> None:
         ctx_checkpoints = check_int("ctx_checkpoints", ctx_checkpoints, 0, 1024)
         check_draft(draft, draft_model, n_batch, n_ubatch)
+        check_bool("exact", exact)
         with ExitStack() as owned:  # whatever was opened is closed again when a later step fails
             load_nextn = isinstance(draft, DraftParams) and draft_model is None
             self._model = open_model("model", model, n_gpu_layers, load_nextn, owned)
@@ -112,6 +118,8 @@ class Speculator(Forms):
                 return context
 
             self._ctx_tgt, self._ctx_dft, self._drafter = make_pair(self._model, head, draft, make_context)
+            if exact:
+                check_exact(self._ctx_tgt, self._drafter.n_max)
             self._drawing = self._drafter if isinstance(self._drafter, DrawingDrafter) else None
             if isinstance(self._drafter, HeadDrafter):
                 owned.callback(self._drafter.close)

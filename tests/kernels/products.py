@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 from ggml_ctypes import F32, I32, TYPES
 
-# Every type the promise names, and others that take the engine's kernels column by column.
-NAMED = ["Q8_0", "Q6_K", "Q5_K", "Q4_K", "Q3_K", "Q4_0", "IQ4_NL", "F16", "BF16", "F32"]
-OTHERS = ["Q2_K", "Q5_0", "IQ4_XS"]
+# Every type that has a kernel on x86 with AVX2, and those that take the engine's kernels column by column.
+NAMED = ["Q8_0", "Q6_K", "Q5_K", "Q5_0", "Q5_1", "Q4_K", "Q4_0", "Q4_1", "IQ4_NL", "IQ4_XS", "Q3_K", "Q2_K"]
+NAMED += ["F16", "BF16", "F32"]
+OTHERS = ["IQ3_XXS", "MXFP4"]
+RARE = [name for name in TYPES if name not in NAMED + OTHERS]
 REPACKED = ["Q4_0", "Q4_K", "IQ4_NL", "Q2_K"]
 FLOATS = ["F16", "BF16", "F32"]
 

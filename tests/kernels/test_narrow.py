@@ -15,6 +15,7 @@ from kernels.products import (
     FLOATS,
     NAMED,
     OTHERS,
+    RARE,
     REPACKED,
     columns,
     extreme,
@@ -24,8 +25,8 @@ from kernels.products import (
     row_length,
 )
 
-TYPES = NAMED + OTHERS
-LAYOUTS = [(name, False) for name in TYPES] + [(name, True) for name in REPACKED]
+LAYOUTS = [(name, False) for name in NAMED + OTHERS] + [(name, True) for name in REPACKED]
+LAYOUTS += [pytest.param(name, False, marks=pytest.mark.long) for name in RARE]
 layouts = pytest.mark.parametrize(
     ("type_name", "repacked"), LAYOUTS, ids=lambda x: {True: "repacked", False: ""}.get(x, x)
 )

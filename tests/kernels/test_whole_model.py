@@ -61,6 +61,7 @@ def check(path, prompt_length, **options):
         run = Widths(model, prompt, **options)
         alone = run.rows(*[1] * (MOST + 2))
         for m in WIDTHS:
+            assert run.context.inexact(m) is None  # what the engine says of itself, next to what is so
             batch = run.rows(m, 1, 1)
             for name, actual, expected in zip(("logits", "hidden rows"), batch, alone, strict=True):
                 assert_same_bits(actual, expected[: m + 2], f"{name}, {m} tokens and two more")
@@ -83,6 +84,21 @@ def test_random_models(tiny_model, kind, type_name, kv, flash_attn, n_threads):
 @pytest.mark.parametrize(("kv", "flash_attn"), MEMORIES)
 def test_demo_model(prompt_length, kv, flash_attn):
     check(DEMO, prompt_length, type_k=kv, type_v=kv, flash_attn=flash_attn, n_threads=2, n_rs_seq=MOST)
+
+
+@pytest.mark.parametrize(
+    ("type_k", "type_v"),
+    [
+        *(("bf16", "bf16"), ("q4_0", "q4_0"), ("f16", "q8_0"), ("q8_0", "f16")),
+        *(pytest.param(t, t, marks=pytest.mark.long) for t in ("f32", "q5_1", "q5_0", "q4_1", "iq4_nl")),
+    ],
+)
+def test_every_type_of_memory(type_k, type_v):
+    check(DEMO, 509, type_k=type_k, type_v=type_v, n_threads=2, n_rs_seq=9)
+
+
+def test_keys_in_blocks_without_flash_attention():
+    check(DEMO, 509, type_k="q8_0", flash_attn=False, n_threads=2, n_rs_seq=9)
 
 
 class QuantizeParams(ctypes.Structure):

@@ -104,6 +104,7 @@ SPECULATOR = {
     "offload_kqv": flag(),
     "draft": [(v, TypeError) for v in (3, "auto", {}, True, DraftParams)],
     "draft_model": [(v, TypeError) for v in (3, 1.5, [DEMO])],
+    "exact": flag(),
     "ctx_checkpoints": whole(0, 1024),
     "chat_template": [(v, TypeError) for v in (3, b"x", ["x"])],
 }

@@ -19,9 +19,6 @@ from nextn._threads import default_n_threads
 from nextn.errors import NextnError
 from nextn.gguf import Inspection, inspect
 
-# Weight types that several tokens are multiplied with at the cost of little more than one, bit for bit as one token at
-# a time: kernels of overlay/ggml/src/ggml-cpu/nextn (x86 with AVX2). Other types are as exact, but cost as many times.
-EXACT_KERNELS = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "IQ4_NL", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
 _EXTRAS = {"hf": "huggingface_hub", "server": "httpx", "bench": "scipy"}
 _HEAD_ADVICE = {
     "none": "it has no draft head: look for a GGUF of it with its MTP (NextN) layers, or name a head with -md",
@@ -62,13 +59,14 @@ def _machine() -> dict[str, Any]:
 
 
 def _kernels(model: Inspection) -> dict[str, bool]:
-    """The types of the file's weights, and whether each has a kernel for several tokens."""
+    """The types of the file's weights, and whether the engine reads each once for all tokens of a draft."""
     sizes: dict[str, int] = {}
     for part in model.parts:
         if part.name != "embedding":  # rows are looked up, not multiplied
             for name, size in part.types.items():
                 sizes[name] = sizes.get(name, 0) + size
-    return {name: name in EXACT_KERNELS for name in sorted(sizes, key=lambda name: -sizes[name])}
+    shared = set(_core.shared_types())
+    return {name: name in shared for name in sorted(sizes, key=lambda name: -sizes[name])}
 
 
 def _advice(found: dict[str, Any], model: Inspection) -> list[str]:
@@ -79,9 +77,10 @@ def _advice(found: dict[str, Any], model: Inspection) -> list[str]:
     if model.head.state != "complete":
         advice.append(_HEAD_ADVICE[model.head.state])
     slow = [name for name, has_kernel in found["exact_kernels"].items() if not has_kernel]
-    if slow:
+    fast = _core.shared_types()
+    if slow and fast:
         advice.append(f"weights of type {', '.join(slow)} are verified one token at a time: a file of "
-                      f"{', '.join(EXACT_KERNELS[3:])} verifies drafts faster")  # fmt: skip
+                      f"{', '.join(fast)} verifies drafts faster")  # fmt: skip
     if platform.machine() in ("x86_64", "AMD64") and "AVX2" not in features:
         advice.append("this CPU, or this build, has no AVX2: there are no fast kernels to verify drafts with")
     if machine["gpu_seen"] and not engine["supports_gpu_offload"]:
@@ -118,6 +117,9 @@ def _report(found: dict[str, Any], model: Inspection) -> list[str]:
     lines.append(f"  draft head {model.head.state}" + (f": {model.head.problem}" if model.head.problem else ""))
     kernels = (f"{name} {'yes' if there else 'one token at a time'}" for name, there in found["exact_kernels"].items())
     lines.append(f"  exact kernels for drafts: {', '.join(kernels)}")
+    gpus = [device["name"] for device in engine["devices"] if device["type"] == "gpu"]
+    if gpus:
+        lines.append(f"  exact text: on the CPU (-ngl 0), not with layers on {', '.join(gpus)}; --exact checks")
     lines.append("")
     lines += [f"faster: {line}" for line in found["advice"]] or ["nothing was found that would make it faster"]
     return lines

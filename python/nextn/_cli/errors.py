@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import re
 
-from nextn.errors import ChatTemplateError, ContextCreateError, ContextOverflowError, NextnError, NoNextnLayerError
+from nextn.errors import (
+    ChatTemplateError,
+    ContextCreateError,
+    ContextOverflowError,
+    InexactError,
+    NextnError,
+    NoNextnLayerError,
+)
 
 # What to do about an error.
 _HINTS: dict[type[NextnError], str] = {
+    InexactError: "--no-draft decodes plainly",
     ChatTemplateError: "--raw continues a text without a template",
     NoNextnLayerError: "--no-draft decodes without a draft head",
 }
@@ -23,6 +31,7 @@ _OPTIONS = {
     "top_p": "--top-p",
     "n_batch": "-b",
     "n_ctx": "-c",
+    "n_gpu_layers": "-ngl",
     "n_max": "--draft-max",
     "n_min": "--draft-min",
     "n_threads": "-t",
@@ -43,6 +52,8 @@ def describe(error: Exception) -> str:
     """The error in one line."""
     if isinstance(error, ValueError | ContextOverflowError | ContextCreateError):
         return name_options(str(error))
+    if isinstance(error, InexactError):
+        return f"{name_options(str(error))} ({_HINTS[InexactError]})"
     if isinstance(error, NextnError):
         return str(error) + next((f" ({hint})" for kind, hint in _HINTS.items() if isinstance(error, kind)), "")
     if isinstance(error, OSError) and error.strerror:

@@ -71,7 +71,8 @@ def open_speculator(
 ) -> Iterator[Speculator]:
     """Make a Speculator whose running decode ends at Ctrl-C."""
     head = head if draft is not None else None
-    with Speculator(model, draft=draft, draft_model=head, **speculator_options(args)) as speculator:
+    options = speculator_options(args)
+    with Speculator(model, draft=draft, draft_model=head, exact=args.exact, **options) as speculator:
         contexts = [context for context in (speculator.ctx_tgt, speculator.ctx_dft) if context is not None]
         with abort_on_interrupt(contexts):
             yield speculator

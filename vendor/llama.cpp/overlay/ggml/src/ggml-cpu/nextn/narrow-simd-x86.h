@@ -4,6 +4,8 @@
 
 #include "ggml-cpu-impl.h"
 
+#include <cstdint>
+#include <cstring>
 #include <immintrin.h>
 
 namespace nextn::simd {
@@ -76,6 +78,18 @@ inline ints shuffle8(ints a, ints b) {
 }
 inline ints maddubs(ints u, ints s) {
     return _mm512_maddubs_epi16(u, s);
+}
+inline ints abs8(ints a) {
+    return _mm512_abs_epi8(a);
+}
+inline ints sign8(ints a, ints b) { // where b is zero the result is any number: it meets a zero
+    return _mm512_mask_sub_epi8(a, _mm512_movepi8_mask(b), _mm512_setzero_si512(), a);
+}
+inline ints bytes_of_bits(const void * row0, const void * row1) {
+    uint32_t bits0, bits1;
+    memcpy(&bits0, row0, 4);
+    memcpy(&bits1, row1, 4);
+    return _mm512_movm_epi8((uint64_t) bits1 << 32 | bits0);
 }
 template <int N>
 inline ints shift_right16(ints a) {
@@ -208,6 +222,16 @@ inline ints maddubs(ints u, ints s) {
 }
 inline ints sign8(ints a, ints b) {
     return _mm256_sign_epi8(a, b);
+}
+inline ints abs8(ints a) {
+    return _mm256_abs_epi8(a);
+}
+inline ints bytes_of_bits(const void * row0, const void *) {
+    uint32_t bits;
+    memcpy(&bits, row0, 4);
+    const __m256i places = _mm256_set_epi64x(0x0303030303030303, 0x0202020202020202, 0x0101010101010101, 0);
+    const __m256i each   = _mm256_set1_epi64x((int64_t) 0x8040201008040201);
+    return _mm256_cmpeq_epi8(_mm256_and_si256(_mm256_shuffle_epi8(_mm256_set1_epi32((int) bits), places), each), each);
 }
 template <int N>
 inline ints shift_right16(ints a) {

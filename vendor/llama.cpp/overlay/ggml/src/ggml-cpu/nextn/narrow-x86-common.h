@@ -110,6 +110,31 @@ struct alignas(32) q8_0_panel {
     float   d[NC];
 };
 
+// Columns in Q8_1: in Q8_0 with the sum of each block, times its scale. A row's min is multiplied with all of them at
+// once.
+template <int NC>
+struct alignas(64) q8_1_panel {
+    uint8_t q[NC][QK8_1];
+    float   sums[16]; // of the columns there are
+    float   d[NC];
+};
+
+template <int NC>
+static void prepare_q8_1(const narrow_product & p) {
+    auto * panel = (q8_1_panel<NC> *) p.panel;
+    for (int64_t ib = 0; ib < p.n / QK8_1; ++ib, ++panel) {
+        for (int c = 0; c < 16; ++c) {
+            panel->sums[c] = 0.0f;
+        }
+        for (int c = 0; c < NC; ++c) {
+            const block_q8_1 & y = ((const block_q8_1 *) p.columns[c])[ib];
+            memcpy(panel->q[c], y.qs, QK8_1);
+            panel->sums[c] = GGML_CPU_FP16_TO_FP32(y.data.data.s);
+            panel->d[c]    = GGML_CPU_FP16_TO_FP32(y.data.data.d);
+        }
+    }
+}
+
 // The bytes are stored with their sign bit flipped where FLIP is 0x80; BIAS is what the kernel adds to each weight.
 template <int NC, int FLIP, int BIAS>
 static void prepare_q8_0(const narrow_product & p) {
@@ -148,6 +173,20 @@ struct signed_weights {
     NEXTN_INLINE      signed_weights(ints q) : q(q), abs(sign8(q, q)) {}
     NEXTN_INLINE ints dot(ints column) const { return madd_acc(zero(), maddubs(abs, sign8(column, q)), all16(1)); }
 #endif
+};
+
+// The same of unsigned weights.
+struct unsigned_weights {
+    ints q;
+
+    NEXTN_INLINE      unsigned_weights(ints q) : q(q) {}
+    NEXTN_INLINE ints dot(ints column) const {
+#ifdef NEXTN_SIMD_VNNI
+        return dot4_acc(zero(), q, column);
+#else
+        return madd_acc(zero(), maddubs(q, column), all16(1));
+#endif
+    }
 };
 
 //

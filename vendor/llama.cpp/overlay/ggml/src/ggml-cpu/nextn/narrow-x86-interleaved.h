@@ -163,7 +163,9 @@ struct kernel_8x8 {
     }
 };
 
-struct kernel_q4_K_8x8 {
+// Rows of super-blocks of 256. add_block() adds the products of a block, and those of its mins, to sums of integers.
+template <typename T>
+struct kernel_k_8x8 {
     static constexpr int panel_block = QK_K;
     static constexpr int block_size  = QK_K;
 
@@ -184,7 +186,7 @@ struct kernel_q4_K_8x8 {
 
         for (int64_t r = r0; r < r1; r += 8 * ROWS) {
             const bool   both = ROWS > 1 && r + 8 < r1;
-            const auto * x0   = (const block_q4_Kx8 *) (p.weights + r * p.row_stride);
+            const auto * x0   = (const typename T::block *) (p.weights + r * p.row_stride);
             const auto * x1   = both ? x0 + nb : x0;
             const auto * y    = (const panel<NC> *) p.panel;
 
@@ -196,7 +198,13 @@ struct kernel_q4_K_8x8 {
             for (int64_t ib = 0; ib < nb; ++ib) {
                 prefetch_after(x0[ib], (1 + both) * nb * sizeof(x0[ib]));
                 prefetch_after(x1[ib], (1 + both) * nb * sizeof(x0[ib]));
-                block_product<NC>(x0[ib], x1[ib], y[ib], acc, acc_min);
+                ints sum[NC];
+                ints min[NC];
+                for (int c = 0; c < NC; ++c) {
+                    sum[c] = min[c] = zero();
+                }
+                T::template add_block<NC>(x0[ib], x1[ib], y[ib].c, sum, min);
+                finish_block<NC>(x0[ib], x1[ib], y[ib].c, sum, min, acc, acc_min);
             }
             for (int c = 0; c < NC; ++c) {
                 const floats total = sub(permute_each(acc[c], row_order()), acc_min[c]);
@@ -209,19 +217,33 @@ struct kernel_q4_K_8x8 {
     }
 
     template <int NC>
-    static NEXTN_INLINE void block_product(const block_q4_Kx8 & x0, const block_q4_Kx8 & x1, const panel<NC> & y,
-                                           floats (&acc)[NC], floats (&acc_min)[NC]) {
-        ints sum[NC];
-        ints min[NC];
-        for (int c = 0; c < NC; ++c) {
-            sum[c] = min[c] = zero();
-        }
+    static NEXTN_INLINE void finish_block(const typename T::block & x0, const typename T::block & x1, const column * y,
+                                          const ints (&sum)[NC], const ints (&min)[NC], floats (&acc)[NC],
+                                          floats (&acc_min)[NC]) {
+        const floats d    = join(kernel_8x8<type_q4_0_8x8>::scales(x0.d), kernel_8x8<type_q4_0_8x8>::scales(x1.d));
+        const floats dmin = join(_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) x0.dmin)),
+                                 _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) x1.dmin)));
+        unrolled<NC>([&](auto c) NEXTN_INLINE_LAMBDA {
+            const floats dy = allf(y[c].d);
+            acc[c]          = fmadd(to_float(sum[c]), mul(d, dy), acc[c]);
+            acc_min[c]      = fmadd(to_float(min[c]), mul(dmin, dy), acc_min[c]);
+        });
+    }
+};
+
+struct type_q4_K_8x8 {
+    using block  = block_q4_Kx8;
+    using column = q8_K_column<0>;
+
+    template <int NC>
+    static NEXTN_INLINE void add_block(const block & x0, const block & x1, const column * y, ints (&sum)[NC],
+                                       ints (&min)[NC]) {
         for (int pair = 0; pair < QK_K / 64; ++pair) {
             const sub_blocks s0(x0, pair);
             const sub_blocks s1(x1, pair);
             const ints       mins = join(s0.mins(), s1.mins());
             unrolled<NC>([&](auto c)
-                             NEXTN_INLINE_LAMBDA { min[c] = madd_acc(min[c], mins, dup32(y.c[c].sums32 + 2 * pair)); });
+                             NEXTN_INLINE_LAMBDA { min[c] = madd_acc(min[c], mins, dup32(y[c].sums32 + 2 * pair)); });
 
             unrolled<2>([&](auto high) NEXTN_INLINE_LAMBDA {
                 const ints scales = join(s0.template scales<high>(), s1.template scales<high>());
@@ -237,7 +259,7 @@ struct kernel_q4_K_8x8 {
                     const ints w0 = run_start(a, b);
                     const ints w1 = run_end(a, b);
                     unrolled<NC>([&](auto c) NEXTN_INLINE_LAMBDA {
-                        const uint8_t * q = y.c[c].q + 64 * pair + 32 * high + 8 * i;
+                        const uint8_t * q = y[c].q + 64 * pair + 32 * high + 8 * i;
                         dots[c]           = dots_add(dots[c], w0, dup32(q));
                         dots[c]           = dots_add(dots[c], w1, dup32(q + 4));
                     });
@@ -245,14 +267,6 @@ struct kernel_q4_K_8x8 {
                 unrolled<NC>([&](auto c) NEXTN_INLINE_LAMBDA { sum[c] = scaled_acc(sum[c], dots[c], scales); });
             });
         }
-        const floats d    = join(kernel_8x8<type_q4_0_8x8>::scales(x0.d), kernel_8x8<type_q4_0_8x8>::scales(x1.d));
-        const floats dmin = join(_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) x0.dmin)),
-                                 _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *) x1.dmin)));
-        unrolled<NC>([&](auto c) NEXTN_INLINE_LAMBDA {
-            const floats dy = allf(y.c[c].d);
-            acc[c]          = fmadd(to_float(sum[c]), mul(d, dy), acc[c]);
-            acc_min[c]      = fmadd(to_float(min[c]), mul(dmin, dy), acc_min[c]);
-        });
     }
 
     // The scales and mins of two neighbouring sub-blocks of eight rows.
@@ -282,6 +296,67 @@ struct kernel_q4_K_8x8 {
         return add32(acc, mul32(dots, scales));
 #else
         return madd_acc(acc, dots, scales);
+#endif
+    }
+};
+
+// Scales and mins of 4 bits per 16 values: bytes 16 g + 2 row of group g of 32 values, and the byte after it.
+struct type_q2_K_8x8 {
+    using block  = block_q2_Kx8;
+    using column = q8_K_column<0>;
+
+    static NEXTN_INLINE __m128i nibbles(const uint8_t * p, bool high) {
+        const __m128i raw = _mm_loadu_si128((const __m128i *) p);
+        return _mm_and_si128(high ? _mm_srli_epi16(raw, 4) : raw, _mm_set1_epi8(15));
+    }
+
+    // 128 values at a time; of each byte the four pairs of bits belong to four groups.
+    template <int NC>
+    static NEXTN_INLINE void add_block(const block & x0, const block & x1, const column * y, ints (&sum)[NC],
+                                       ints (&min)[NC]) {
+        for (int g = 0; g < QK_K / 32; ++g) {
+            const ints mins = join(_mm256_cvtepu8_epi16(nibbles(x0.scales + 16 * g, true)),
+                                   _mm256_cvtepu8_epi16(nibbles(x1.scales + 16 * g, true)));
+            unrolled<NC>([&](auto c)
+                             NEXTN_INLINE_LAMBDA { min[c] = madd_acc(min[c], mins, dup32(y[c].sums16 + 2 * g)); });
+        }
+        for (int part = 0; part < QK_K / 128; ++part) {
+            unrolled<2>([&](auto half) NEXTN_INLINE_LAMBDA {
+                ints raw[4]; // values 0-3, 4-7, 8-11, 12-15 of this half of each of the groups
+                unrolled<2>([&](auto i) NEXTN_INLINE_LAMBDA {
+                    const int  at  = 256 * part + 128 * half + 64 * i;
+                    const ints a   = load_each(x0.qs + at, x1.qs + at);
+                    const ints b   = load_each(x0.qs + at + 32, x1.qs + at + 32);
+                    raw[2 * i]     = run_start(a, b);
+                    raw[2 * i + 1] = run_end(a, b);
+                });
+                unrolled<4>([&](auto g) NEXTN_INLINE_LAMBDA {
+                    const int  at     = 16 * (4 * part + g);
+                    const ints scales = join(scales_of<half>(x0.scales + at), scales_of<half>(x1.scales + at));
+                    unrolled<NC>([&](auto c) NEXTN_INLINE_LAMBDA {
+                        const uint8_t * q    = y[c].q + 128 * part + 32 * g + 16 * half;
+                        ints            dots = zero();
+                        unrolled<4>([&](auto i) NEXTN_INLINE_LAMBDA {
+                            dots = dots_add(dots, bit_and(move_bits<2 * g, 0>(raw[i]), all8(3)), dup32(q + 4 * i));
+                        });
+                        sum[c] = madd_acc(sum[c], dots, scales); // the dot products fit 16 bits
+                    });
+                });
+            });
+        }
+    }
+
+    // The scale of the first or second 16 values of a group, for each row in the vectors' order.
+    template <int HALF>
+    static NEXTN_INLINE __m256i scales_of(const uint8_t * p) {
+        constexpr int h = HALF;
+        const __m128i order =
+            _mm_setr_epi8(h, 8 + h, 2 + h, 10 + h, 4 + h, 12 + h, 6 + h, 14 + h, -1, -1, -1, -1, -1, -1, -1, -1);
+        const __m128i bytes = _mm_shuffle_epi8(nibbles(p, false), order);
+#ifdef NEXTN_SIMD_VNNI
+        return _mm256_cvtepu8_epi32(bytes);
+#else
+        return _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(bytes, bytes)); // both sums of pairs
 #endif
     }
 };

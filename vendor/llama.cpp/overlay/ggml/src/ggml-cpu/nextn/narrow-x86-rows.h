@@ -4,6 +4,8 @@
 
 #include "narrow-x86-common.h"
 
+#include <type_traits>
+
 namespace nextn {
 
 // Pointers to ROWS consecutive rows; past the end the last row stands in for the missing ones.
@@ -36,46 +38,106 @@ NEXTN_INLINE void store_rows(float * out, int64_t r, int64_t end, F sum) {
 }
 
 //
-// Plain rows of blocks of 32 with one scale. SUMS: the engine sums block i into accumulator i % SUMS.
+// Plain rows of blocks of 32 with one scale. SUMS: the engine sums block i into accumulator i % SUMS. MINS: the value
+// is d * q + m, with q unsigned, and the engine sums the products of the mins apart.
 //
 
-struct type_q8_0 {
-    using block               = block_q8_0;
-    static constexpr int SUMS = 1;
+template <typename B, int N_SUMS = 1>
+struct signed_32 {
+    using block                = B;
+    using weights              = signed_weights;
+    static constexpr int  SUMS = N_SUMS;
+    static constexpr bool MINS = false;
 
+    static NEXTN_INLINE ggml_half scale(const B & x) { return x.d; }
+};
+
+template <typename B>
+struct unsigned_32 {
+    using block                = B;
+    using weights              = unsigned_weights;
+    static constexpr int  SUMS = 1;
+    static constexpr bool MINS = true;
+
+    static NEXTN_INLINE ggml_half scale(const B & x) { return x.data.data.d; }
+    static NEXTN_INLINE float     min(const B & x) { return GGML_CPU_FP16_TO_FP32(x.data.data.m); }
+};
+
+struct type_q8_0 : signed_32<block_q8_0> {
     static NEXTN_INLINE ints values(const block & x0, const block & x1) { return load_each(x0.qs, x1.qs); }
 };
 
-struct type_q4_0 {
-    using block               = block_q4_0;
-    static constexpr int SUMS = 1;
+struct type_q4_0 : signed_32<block_q4_0> {
 
     static NEXTN_INLINE ints values(const block & x0, const block & x1) {
         return sub8(nibbles_of_halves(load_each_half_twice(x0.qs, x1.qs)), all8(8));
     }
 };
 
-struct type_iq4_nl {
-    using block               = block_iq4_nl;
-    static constexpr int SUMS = 2;
+struct type_q4_1 : unsigned_32<block_q4_1> {
+    static NEXTN_INLINE ints values(const block & x0, const block & x1) {
+        return nibbles_of_halves(load_each_half_twice(x0.qs, x1.qs));
+    }
+};
 
+// The fifth bit, where it is not set, takes 16 away.
+struct type_q5_0 : signed_32<block_q5_0> {
+    static NEXTN_INLINE ints values(const block & x0, const block & x1) {
+        return bit_or(nibbles_of_halves(load_each_half_twice(x0.qs, x1.qs)),
+                      and_not(bytes_of_bits(x0.qh, x1.qh), all8(-16)));
+    }
+};
+
+struct type_q5_1 : unsigned_32<block_q5_1> {
+    static NEXTN_INLINE ints values(const block & x0, const block & x1) {
+        return bit_or(nibbles_of_halves(load_each_half_twice(x0.qs, x1.qs)),
+                      bit_and(bytes_of_bits(x0.qh, x1.qh), all8(16)));
+    }
+};
+
+struct type_iq4_nl : signed_32<block_iq4_nl, 2> {
     static NEXTN_INLINE ints values(const block & x0, const block & x1) {
         return shuffle8(load_each_half_twice(kvalues_iq4nl, kvalues_iq4nl),
                         nibbles_of_halves(load_each_half_twice(x0.qs, x1.qs)));
     }
 };
 
+// The products of the mins of a row with the sums of all columns, one column a lane.
+template <int NC>
+struct sums_of_mins {
+    __m256 low  = _mm256_setzero_ps();
+    float  last = 0.0f;
+
+    static_assert(NC <= 9, "eight lanes and one more");
+
+    NEXTN_INLINE void add(float min, const float * sums) {
+        low = _mm256_fmadd_ps(_mm256_set1_ps(min), _mm256_load_ps(sums), low);
+        if (NC > 8) {
+            last = _mm_cvtss_f32(_mm_fmadd_ss(_mm_set_ss(min), _mm_set_ss(sums[8]), _mm_set_ss(last)));
+        }
+    }
+    NEXTN_INLINE float of(int c) const {
+        alignas(32) float lanes[8];
+        _mm256_store_ps(lanes, low);
+        return c < 8 ? lanes[c] : last;
+    }
+};
+
 template <typename T>
 struct kernel_32 {
     template <int NC>
-    using panel = q8_0_panel<NC>;
+    using panel = std::conditional_t<T::MINS, q8_1_panel<NC>, q8_0_panel<NC>>;
 
     static constexpr int panel_block = QK8_0;
     static constexpr int block_size  = QK8_0 * T::SUMS;
 
     template <int NC>
     static void prepare(const narrow_product & p) {
-        prepare_q8_0<NC, signed_weights::FLIP, 0>(p);
+        if constexpr (T::MINS) {
+            prepare_q8_1<NC>(p);
+        } else {
+            prepare_q8_0<NC, signed_weights::FLIP, 0>(p);
+        }
     }
 
     template <int NC>
@@ -88,10 +150,11 @@ struct kernel_32 {
 
     template <int NC, int V>
     static NEXTN_INLINE void run_rows(const narrow_product & p, int64_t r, int64_t end) {
-        using rows = row_pointers<typename T::block>;
+        using rows    = row_pointers<typename T::block>;
+        using weights = typename T::weights;
 
-        const q8_0_panel<NC> * y    = (const q8_0_panel<NC> *) p.panel;
-        const rows             x[2] = {rows(p, r, end), rows(p, r + (V - 1) * ROWS, end)};
+        const panel<NC> * y    = (const panel<NC> *) p.panel;
+        const rows        x[2] = {rows(p, r, end), rows(p, r + (V - 1) * ROWS, end)};
 
         floats acc[T::SUMS][V][NC];
         for (int s = 0; s < T::SUMS; ++s) {
@@ -101,15 +164,21 @@ struct kernel_32 {
                 }
             }
         }
+        [[maybe_unused]] sums_of_mins<NC> min[T::MINS ? V * ROWS : 1];
         for (int64_t ib = 0; ib < p.n / QK8_0; ib += T::SUMS) {
             unrolled<T::SUMS>([&](auto s) NEXTN_INLINE_LAMBDA {
                 for (int v = 0; v < V; ++v) {
                     x[v].prefetch_after(ib + s, V * ROWS * p.row_stride);
                 }
-                const signed_weights w[2] = {T::values(x[0].first(ib + s), x[0].last(ib + s)),
-                                             T::values(x[V - 1].first(ib + s), x[V - 1].last(ib + s))};
-                const floats         d[2] = {each_half(x[0].first(ib + s).d, x[0].last(ib + s).d),
-                                             each_half(x[V - 1].first(ib + s).d, x[V - 1].last(ib + s).d)};
+                const weights w[2] = {T::values(x[0].first(ib + s), x[0].last(ib + s)),
+                                      T::values(x[V - 1].first(ib + s), x[V - 1].last(ib + s))};
+                const floats  d[2] = {each_half(T::scale(x[0].first(ib + s)), T::scale(x[0].last(ib + s))),
+                                      each_half(T::scale(x[V - 1].first(ib + s)), T::scale(x[V - 1].last(ib + s)))};
+                if constexpr (T::MINS) {
+                    unrolled<V * ROWS>([&](auto i) NEXTN_INLINE_LAMBDA {
+                        min[i].add(T::min(x[i / ROWS].row[i % ROWS][ib]), y[ib].sums);
+                    });
+                }
                 unrolled<NC>([&](auto c) NEXTN_INLINE_LAMBDA {
                     const ints   column = load_all(y[ib + s].q[c]);
                     const floats dy     = allf(y[ib + s].d[c]);
@@ -122,7 +191,10 @@ struct kernel_32 {
         for (int v = 0; v < V; ++v) {
             for (int c = 0; c < NC; ++c) {
                 const floats total = T::SUMS == 1 ? acc[0][v][c] : add(acc[0][v][c], acc[T::SUMS - 1][v][c]);
-                store_rows(p.out[c], r + v * ROWS, end, [&](auto row) { return sum8(row_of<row>(total)); });
+                store_rows(p.out[c], r + v * ROWS, end, [&](auto row) {
+                    return T::MINS ? sum8(row_of<row>(total)) + min[T::MINS ? v * ROWS + row : 0].of(c)
+                                   : sum8(row_of<row>(total));
+                });
             }
         }
     }
@@ -131,6 +203,10 @@ struct kernel_32 {
 //
 // Rows of super-blocks of 256: eight groups of 32 values, with the scales of group g where group_scale<g> finds them.
 //
+
+// How weights and columns are multiplied, where one side must be unsigned and two products fit 16 bits: unsigned
+// weights; small signed ones, with columns whose sign bits are flipped; large ones, whose signs go to the columns.
+enum class k_product { unsigned_weights, small_weights, large_weights };
 
 template <typename B>
 struct k_rows {
@@ -167,9 +243,8 @@ struct k_rows_with_mins : k_rows<B> {
 };
 
 struct type_q4_K : k_rows_with_mins<block_q4_K> {
-    using block                      = block_q4_K;
-    static constexpr bool HAS_SECOND = true;
-    static constexpr bool SIGNED     = false;
+    using block                     = block_q4_K;
+    static constexpr k_product KIND = k_product::unsigned_weights;
 
     using k_rows_with_mins::k_rows_with_mins;
 
@@ -190,9 +265,8 @@ struct type_q4_K : k_rows_with_mins<block_q4_K> {
 };
 
 struct type_q5_K : k_rows_with_mins<block_q5_K> {
-    using block                      = block_q5_K;
-    static constexpr bool HAS_SECOND = true;
-    static constexpr bool SIGNED     = false;
+    using block                     = block_q5_K;
+    static constexpr k_product KIND = k_product::unsigned_weights;
 
     using k_rows_with_mins::k_rows_with_mins;
 
@@ -219,7 +293,9 @@ struct type_q5_K : k_rows_with_mins<block_q5_K> {
 template <typename B>
 struct k_rows_of_16 : k_rows<B> {
     NEXTN_INLINE k_rows_of_16(const B & x0, const B & x1, __m128i scales0, __m128i scales1)
-        : k_rows<B>(x0, x1, x0.d, x1.d) {
+        : k_rows_of_16(x0, x1, x0.d, x1.d, scales0, scales1) {}
+    NEXTN_INLINE k_rows_of_16(const B & x0, const B & x1, ggml_half d0, ggml_half d1, __m128i scales0, __m128i scales1)
+        : k_rows<B>(x0, x1, d0, d1) {
         this->scales = join(even_odd(scales0), even_odd(scales1));
     }
 
@@ -231,9 +307,8 @@ struct k_rows_of_16 : k_rows<B> {
 };
 
 struct type_q6_K : k_rows_of_16<block_q6_K> {
-    using block                      = block_q6_K;
-    static constexpr bool HAS_SECOND = false;
-    static constexpr bool SIGNED     = false;
+    using block                     = block_q6_K;
+    static constexpr k_product KIND = k_product::unsigned_weights;
 
     ints scales_in_order;
 
@@ -263,9 +338,8 @@ struct type_q6_K : k_rows_of_16<block_q6_K> {
 };
 
 struct type_q3_K : k_rows_of_16<block_q3_K> {
-    using block                      = block_q3_K;
-    static constexpr bool HAS_SECOND = false;
-    static constexpr bool SIGNED     = true;
+    using block                     = block_q3_K;
+    static constexpr k_product KIND = k_product::small_weights;
 
     NEXTN_INLINE type_q3_K(const block & x0, const block & x1)
         : k_rows_of_16(x0, x1, unpack(x0.scales), unpack(x1.scales)) {}
@@ -298,11 +372,79 @@ struct type_q3_K : k_rows_of_16<block_q3_K> {
     static NEXTN_INLINE float total(__m256 acc, __m256) { return sum8(acc); }
 };
 
+// Scales and mins of 4 bits. The engine adds the mins of a block to the same sums as its products.
+struct type_q2_K : k_rows_of_16<block_q2_K> {
+    using block                     = block_q2_K;
+    static constexpr k_product KIND = k_product::unsigned_weights;
+
+    floats dmin;
+    ints   mins_in_order;
+
+    NEXTN_INLINE type_q2_K(const block & x0, const block & x1)
+        : k_rows_of_16(x0, x1, x0.data.data.d, x1.data.data.d, nibbles<0>(x0), nibbles<0>(x1)),
+          dmin(each_half(x0.data.data.dmin, x1.data.data.dmin)),
+          mins_in_order(join(_mm256_cvtepi8_epi16(nibbles<4>(x0)), _mm256_cvtepi8_epi16(nibbles<4>(x1)))) {}
+
+    template <int SHIFT>
+    static NEXTN_INLINE __m128i nibbles(const block & x) {
+        return _mm_and_si128(_mm_srli_epi16(_mm_loadu_si128((const __m128i *) x.scales), SHIFT), _mm_set1_epi8(15));
+    }
+
+    template <int G>
+    NEXTN_INLINE ints group() const {
+        return bit_and(move_bits<G % 4 * 2, 0>(load_each(x0.qs + G / 4 * 32, x1.qs + G / 4 * 32)), all8(3));
+    }
+
+    template <typename C>
+    NEXTN_INLINE void finish(floats & acc, floats &, ints sum, const C & y) const {
+        const ints min = madd_acc(zero(), mins_in_order, load_all(y.sums16));
+        acc            = fmadd(mul(dmin, allf(-y.d)), to_float(min), acc);
+        acc            = fmadd(mul(d, allf(y.d)), to_float(sum), acc);
+    }
+    static NEXTN_INLINE float total(__m256 acc, __m256) { return sum8(acc); }
+};
+
+// Values from a table that uses all of a signed byte, and a 6-bit scale with 32 added per 32 of them.
+struct type_iq4_xs : k_rows<block_iq4_xs> {
+    using block                     = block_iq4_xs;
+    static constexpr k_product KIND = k_product::large_weights;
+
+    NEXTN_INLINE type_iq4_xs(const block & x0, const block & x1) : k_rows(x0, x1, x0.d, x1.d) {
+        scales = join(_mm256_broadcastsi128_si256(unpack(x0)), _mm256_broadcastsi128_si256(unpack(x1)));
+    }
+
+    // Four bits of a scale come from a nibble, two from a pair of bits.
+    static NEXTN_INLINE __m128i unpack(const block & x) {
+        uint32_t low;
+        memcpy(&low, x.scales_l, 4);
+        const __m128i pairs   = _mm_cvtepu8_epi16(_mm_cvtsi32_si128((int) low));
+        const __m128i nibbles = _mm_and_si128(_mm_or_si128(pairs, _mm_slli_epi16(pairs, 4)), _mm_set1_epi8(15));
+        const __m128i to_top  = _mm_setr_epi16(1 << 14, 1 << 12, 1 << 10, 1 << 8, 1 << 6, 1 << 4, 1 << 2, 1);
+        const __m128i high    = _mm_mullo_epi16(_mm_set1_epi16((short) x.scales_h), to_top);
+        const __m128i all =
+            _mm_or_si128(_mm_cvtepu8_epi16(nibbles), _mm_and_si128(_mm_srli_epi16(high, 10), _mm_set1_epi16(0x30)));
+        return _mm_sub_epi16(all, _mm_set1_epi16(32));
+    }
+
+    template <int G>
+    NEXTN_INLINE ints group() const {
+        return shuffle8(load_each_half_twice(kvalues_iq4nl, kvalues_iq4nl),
+                        nibbles_of_halves(load_each_half_twice(x0.qs + 16 * G, x1.qs + 16 * G)));
+    }
+
+    template <typename C>
+    NEXTN_INLINE void finish(floats & acc, floats &, ints sum, const C & y) const {
+        acc = fmadd(mul(d, allf(y.d)), to_float(sum), acc);
+    }
+    static NEXTN_INLINE float total(__m256 acc, __m256) { return sum8(acc); }
+};
+
 template <typename T>
 struct kernel_k {
-    static constexpr int FLIP = T::SIGNED ? 0x80 : 0; // the unsigned side of the product is the column, or the weight
-    static constexpr int panel_block = QK_K;
-    static constexpr int block_size  = QK_K;
+    static constexpr bool SIGNED      = T::KIND == k_product::small_weights;
+    static constexpr int  FLIP        = SIGNED ? 0x80 : 0;
+    static constexpr int  panel_block = QK_K;
+    static constexpr int  block_size  = QK_K;
 
     using column = q8_K_column<FLIP>;
     template <int NC>
@@ -347,17 +489,25 @@ struct kernel_k {
         unrolled<8>([&](auto g) NEXTN_INLINE_LAMBDA {
             const ints q = w.template group<g>();
             const ints s = w.template group_scale<g>();
-            if constexpr (T::SIGNED) {
+            if constexpr (SIGNED) {
                 flipped = madd_acc(flipped, s, maddubs(all8(-128), q));
             }
             unrolled<NC>([&](auto c) NEXTN_INLINE_LAMBDA {
                 const ints column = load_all(y.c[c].q + 32 * g);
-                sum[c]            = madd_acc(sum[c], s, T::SIGNED ? maddubs(column, q) : maddubs(q, column));
+                sum[c]            = madd_acc(sum[c], s, products(q, column));
             });
         });
         unrolled<NC>([&](auto c) NEXTN_INLINE_LAMBDA {
-            w.finish(acc[c], second[c], T::SIGNED ? sub32(sum[c], flipped) : sum[c], y.c[c]);
+            w.finish(acc[c], second[c], SIGNED ? sub32(sum[c], flipped) : sum[c], y.c[c]);
         });
+    }
+
+    static NEXTN_INLINE ints products(ints q, ints column) {
+        switch (T::KIND) {
+            case k_product::unsigned_weights: return maddubs(q, column);
+            case k_product::small_weights:    return maddubs(column, q);
+            default:                          return maddubs(abs8(q), sign8(column, q));
+        }
     }
 };
 
