@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import socket
 import subprocess
@@ -195,7 +196,9 @@ def server(args: argparse.Namespace, extra: Sequence[str]) -> Iterator[str]:
         port = probe.getsockname()[1]
     command = [args.upstream, "-m", str(args.model), "--host", "127.0.0.1", "--port", str(port), "-c", str(args.n_ctx),
                "-np", "1", "-t", str(args.threads), "-tb", str(args.threads), *extra]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    # threads of a server that wait actively take the cores from each other
+    env = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
     try:
         for _ in range(600):
             if process.poll() is not None:
@@ -222,13 +225,14 @@ def ask(base: str, prompt: list[int], n_predict: int, *, ignore_eos: bool) -> di
     return timings
 
 
-def upstream_arms(args: argparse.Namespace, prompts: list[list[int]]) -> dict[str, list[float]]:
-    """Tokens per second of the unpatched server, plain and at each length."""
+def report_upstream(args: argparse.Namespace, prompts: list[list[int]]) -> None:
+    """Print rows of the unpatched server, plain and at each length."""
     arms: dict[str, list[str]] = {"upstream plain": []}
     for k in args.k:
         arms[f"upstream k={k}"] = ["--spec-type", "draft-mtp", "--spec-draft-n-max", str(k)]
         if args.rates:
-            arms[f"upstream k={k}"] += ["--spec-synth-rates", ",".join(map(str, args.rates[:k]))]
+            shares = np.cumprod([conditional(args.rates, position) for position in range(k)])
+            arms[f"upstream k={k}"] += ["--spec-synth-rates", ",".join(f"{share:.4f}" for share in shares)]
     done: dict[str, list[float]] = {name: [] for name in arms}
     for _ in range(args.upstream_repeats):
         for name, extra in arms.items():
@@ -238,10 +242,12 @@ def upstream_arms(args: argparse.Namespace, prompts: list[list[int]]) -> dict[st
                 times = [ask(base, prompt, args.n_predict, ignore_eos=bool(args.rates)) for prompt in prompts]
             tokens = sum(t["predicted_n"] for t in times)
             done[name].append(1e3 * tokens / sum(t["predicted_ms"] for t in times))
-    return done
+    for name, rates in done.items():
+        ratio = median(rates) / median(done["upstream plain"])
+        print(f"| {name} | {median(rates):.1f} | {ratio:.2f} | | | | | | | |")
 
 
-def report(args: argparse.Namespace, ours: dict[str, list[Times]], upstream: dict[str, list[float]]) -> None:
+def report(args: argparse.Namespace, ours: dict[str, list[Times]]) -> None:
     """Print a Markdown table."""
     kind = f"accepted at random, rates {args.rates}" if args.rates else "the model's own acceptance"
     print(
@@ -257,10 +263,7 @@ def report(args: argparse.Namespace, ours: dict[str, list[Times]], upstream: dic
         shares = [sum(r.phases[p] for r in runs) / spent for p in runs[0].phases]
         cells = [f"{median(r.rate for r in runs):.1f}", f"{ratio:.2f}", f"{accepted / max(drafted, 1):.3f}"]
         cells += [f"{1 + accepted / rounds:.2f}", *(f"{share:.1%}" for share in (*shares, 1 - sum(shares)))]
-        print(f"| {name} | {' | '.join(cells)} |")
-    for name, rates in upstream.items():
-        ratio = median(rates) / median(upstream["upstream plain"])
-        print(f"| {name} | {median(rates):.1f} | {ratio:.2f} | | | | | | | |")
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:
@@ -290,7 +293,9 @@ def main() -> None:
             chat = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
             prompts = [model.tokenize(chat.format(text), parse_special=True) for text in texts[: args.prompts]]
         ours, prefill, verify = our_arms(args, model, prompts)
-    report(args, ours, upstream_arms(args, prompts) if args.upstream else {})
+    report(args, ours)
+    if args.upstream:
+        report_upstream(args, prompts)
     print(f"\nReading a prompt of 512 tokens: speed with the head over without it {prefill:.3f}")
     ratios = ", ".join(f"{n}: {t / verify[0]:.2f}" for n, t in enumerate(verify[1:], 2))
     print(f"Verifying n tokens over decoding one ({1e3 * verify[0]:.2f} ms): {ratios}")
