@@ -3,6 +3,8 @@
 #include "errors.h"
 #include "model_keys.h"
 
+#include "ggml-backend.h"
+
 #include <algorithm>
 #include <cstdlib>
 #include <fstream>
@@ -60,6 +62,11 @@ int64_t available_memory() {
     return available;
 }
 
+bool has_gpu() {
+    return ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_GPU) ||
+           ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_IGPU);
+}
+
 static constexpr double gib = 1024.0 * 1024.0 * 1024.0;
 
 // The engine's scheduler takes this for each token of a ubatch (40 graph nodes, some 64 tensor headers each), all at
@@ -80,7 +87,7 @@ void check_work_space(const llama_context_params & params) {
 }
 
 void check_memory(const llama_model * model, const llama_context_params & params) {
-    if (params.offload_kqv && llama_supports_gpu_offload()) {
+    if (params.offload_kqv && has_gpu()) {
         return;
     }
     const int64_t needed = estimate_context_bytes(model, params);

@@ -15,6 +15,9 @@ int64_t estimate_context_bytes(const llama_model * model, const llama_context_pa
 // Bytes this process can still use, the container's limit obeyed; -1 when the system does not say.
 int64_t available_memory();
 
+// Whether there is a GPU, here or on a worker. (llama_supports_gpu_offload() is true of every build that knows RPC.)
+bool has_gpu();
+
 // Throws ContextCreateError when the engine's scheduler would not get its memory.
 void check_work_space(const llama_context_params & params);
 

@@ -1,5 +1,6 @@
 #include "errors.h"
 #include "log.h"
+#include "memory_estimate.h"
 #include "register.h"
 
 #include "ggml-backend.h"
@@ -82,7 +83,7 @@ static py::typing::Dict<py::str, py::object> engine_info() {
     info["backends"] = backends();
     info["devices"] = devices();
     info["max_devices"] = llama_max_devices();
-    info["supports_gpu_offload"] = llama_supports_gpu_offload();
+    info["supports_gpu_offload"] = has_gpu();
     info["supports_mmap"] = llama_supports_mmap();
     info["supports_mlock"] = llama_supports_mlock();
     info["supports_rpc"] = llama_supports_rpc();
