@@ -170,8 +170,9 @@ def test_a_real_runs_counts_fit_together(measured):
     assert sum(row["draft_n_accepted"] for row in fixed) > 0.3 * sum(row["draft_n"] for row in fixed)
 
 
+@pytest.mark.long  # it judges measured times, which a machine that does other work can bend
 def test_a_real_runs_control_covers_1(measured, monkeypatch):
-    """A/A on the engine. The interval is a wide one here, so that a busy machine does not fail the test."""
+    """A/A on the engine, with a wide interval."""
     monkeypatch.setattr(statistics, "CONFIDENCE", 0.999)
     control = next(arm for arm in summarise(measured)["arms"] if arm["arm"] == "plain again")
     assert not control["distinguishable"], control["speedup"]
