@@ -139,7 +139,7 @@ def _add_serve(commands: Commands[Parser]) -> None:
     _add_drafting(parser)
     group = parser.add_argument_group("context")
     group.add_argument("-c", "--ctx-size", type=whole(0), metavar="N", help="tokens that fit in each request")
-    group.add_argument("-t", "--threads", type=whole(1, 512), metavar="N", help="threads (default: physical cores)")
+    add_threads(group)
     _add_output(parser)
 
 

@@ -283,6 +283,7 @@ def test_interrupt_aborts_a_running_decode(tiny_model):
         ),
         ("generate --draft-vocab 3 Hi", "--draft-vocab must be"),
         ("generate --draft-vocab vocab.txt Hi", "--draft-vocab must be"),
+        ("serve --exact", "--exact does not go with nextn serve"),
         ("generate --raw -sys x Hi", "--system-prompt belongs to a chat, --raw leaves the chat template out"),
         ("generate -f x Hi", "give the prompt as an argument or with -f FILE, not both"),
         ("inspect a b", "unexpected argument 'b'"),

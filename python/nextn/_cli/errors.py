@@ -50,12 +50,10 @@ _NAMES = re.compile(rf"(?<![\w./-])({'|'.join(_OPTIONS)})(?![\w./-])(=?)")
 
 def describe(error: Exception) -> str:
     """The error in one line."""
-    if isinstance(error, ValueError | ContextOverflowError | ContextCreateError):
-        return name_options(str(error))
-    if isinstance(error, InexactError):
-        return f"{name_options(str(error))} ({_HINTS[InexactError]})"
-    if isinstance(error, NextnError):
-        return str(error) + next((f" ({hint})" for kind, hint in _HINTS.items() if isinstance(error, kind)), "")
+    if isinstance(error, ValueError | NextnError):
+        names_arguments = isinstance(error, ValueError | ContextOverflowError | ContextCreateError | InexactError)
+        message = name_options(str(error)) if names_arguments else str(error)
+        return message + next((f" ({hint})" for kind, hint in _HINTS.items() if isinstance(error, kind)), "")
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, MemoryError):

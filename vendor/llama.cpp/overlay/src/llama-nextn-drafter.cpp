@@ -146,6 +146,14 @@ const float * llama_nextn_drafter::get_carry(llama_seq_id seq_id) {
     return seqs[seq_id].carry.data();
 }
 
+// One decode of the draft context; without an output its rows only go to the memory.
+int32_t llama_nextn_drafter::run(const llama_batch & of_draft, bool output) {
+    ctx_dft->nextn.set_fill(!output);
+    const int32_t ret = llama_decode(ctx_dft, of_draft);
+    ctx_dft->nextn.set_fill(false);
+    return ret;
+}
+
 int32_t llama_nextn_drafter::decode(llama_seq_id seq_id, llama_pos pos0, const llama_token * tokens,
                                     const float * hidden, int32_t n, bool output) {
     pos.resize(n);
@@ -165,9 +173,7 @@ int32_t llama_nextn_drafter::decode(llama_seq_id seq_id, llama_pos pos0, const l
     batch.seq_id   = seq_ids.data();
     batch.logits   = outputs.data();
 
-    ctx_dft->nextn.set_fill(!output);
-    const int32_t ret = llama_decode(ctx_dft, batch);
-    ctx_dft->nextn.set_fill(false);
+    const int32_t ret = run(batch, output);
     if (ret != 0) {
         // part of the batch may be in the memory: go on from the rows that are surely true
         ctx_dft->get_memory()->seq_rm(seq_id, pos0, -1);

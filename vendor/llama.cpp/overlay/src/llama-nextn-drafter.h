@@ -77,6 +77,7 @@ private:
 
     void    restart(llama_seq_id seq_id, llama_pos n_true, const float * carry);
     void    prepare(llama_seq_id seq_id, llama_token id_last);
+    int32_t run(const llama_batch & of_draft, bool output);
     int32_t decode(llama_seq_id seq_id, llama_pos pos0, const llama_token * tokens, const float * hidden, int32_t n,
                    bool output);
     int32_t flush(llama_seq_id seq_id);

@@ -26,7 +26,7 @@ struct llama_nextn_drafter::rows {
         outputs.push_back(output);
     }
 
-    int32_t decode(llama_context * ctx, bool output) {
+    int32_t decode(llama_nextn_drafter & drafter, bool output) {
         if (tokens.empty()) {
             return 0;
         }
@@ -42,10 +42,7 @@ struct llama_nextn_drafter::rows {
         batch.n_seq_id    = n_seq_id.data();
         batch.seq_id      = seq_id_ptrs.data();
         batch.logits      = outputs.data();
-        ctx->nextn.set_fill(!output);
-        const int32_t ret = llama_decode(ctx, batch);
-        ctx->nextn.set_fill(false);
-        return ret;
+        return drafter.run(batch, output);
     }
 };
 
@@ -65,7 +62,7 @@ int32_t llama_nextn_drafter::group_catch_up(const std::vector<llama_seq_id> & me
             all.add(seq.tokens[i], seq.hidden.data() + i * n_embd, n_embd, seq.n_true + (llama_pos) i, seq_id, false);
         }
     }
-    const int32_t ret = all.decode(ctx_dft, false);
+    const int32_t ret = all.decode(*this, false);
     for (const llama_seq_id seq_id : members) {
         auto & seq = seqs[seq_id];
         if (ret != 0) {
@@ -88,7 +85,7 @@ int32_t llama_nextn_drafter::group_step(std::vector<llama_seq_id> & members) {
         step.add(first ? seq.id_last : seq.drafted.back(), first ? seq.carry.data() : seq.chain.data(), n_embd,
                  first ? seq.n_true : seq.n_true + seq.n_steps - 1, seq_id, true);
     }
-    if (const int32_t ret = step.decode(ctx_dft, true)) {
+    if (const int32_t ret = step.decode(*this, true)) {
         for (const llama_seq_id seq_id : members) {
             auto & seq = seqs[seq_id];
             ctx_dft->get_memory()->seq_rm(seq_id, seq.n_true + std::max(0, seq.n_steps - 1), -1);

@@ -133,7 +133,7 @@ void llama_nextn_state::decode_begin(uint32_t n_tokens_all) {
     best_parts.clear();
     short_rows.clear();
     n_rows   = 0;
-    n_tokens = (int32_t) n_tokens_all;
+    n_tokens = ctx.get_cparams().nextn.fill ? 0 : (int32_t) n_tokens_all; // a batch that only fills has no rows
 }
 
 void llama_nextn_state::ubatch_done(const llama_ubatch & ubatch, const llm_graph_result & res,
@@ -262,7 +262,7 @@ void llama_nextn_state::set_hidden(bool value) {
 
 const float * llama_nextn_state::get_hidden(int32_t i) {
     const auto & cparams = ctx.get_cparams();
-    if (!cparams.embeddings_nextn || cparams.embeddings_nextn_masked || cparams.nextn.fill || !row_in_range(i)) {
+    if (!cparams.embeddings_nextn || cparams.embeddings_nextn_masked || !row_in_range(i)) {
         return nullptr;
     }
     ctx.synchronize();
