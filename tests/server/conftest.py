@@ -46,6 +46,13 @@ def client(server: nextn.Server) -> Iterator[httpx.Client]:
         yield client
 
 
+@pytest.fixture(scope="session")
+def undrafted() -> Iterator[httpx.Client]:
+    """The bundled model in a server that knows no drafting: everything is as upstream does it."""
+    with nextn.Server(spec_type="none", **SIZES) as server, server.client() as client:
+        yield client
+
+
 def complete(client: httpx.Client, prompt: str, n: int = 48, **options: Any) -> dict[str, Any]:
     """The answer of /completion, greedy unless options say otherwise."""
     body = {"prompt": prompt, "n_predict": n, "temperature": 0, "return_tokens": True, **options}

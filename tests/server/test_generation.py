@@ -95,6 +95,42 @@ def test_slots_do_not_mix(server, client, prompts, plain) -> None:
     assert sum(drafted(answer)[1] for answer in answers.values()) > 80
 
 
+OPEN = "Once upon a time"  # where the model is not sure how to go on, and samplers make a difference
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"logit_bias": [[11, -30.0]]},
+        {"repeat_penalty": 1.3},
+        {"ignore_eos": True},
+        {"grammar": GRAMMAR},
+        {"typical_p": 0.3},
+        {"xtc_probability": 1.0},
+        {"dry_multiplier": 2.0, "dry_allowed_length": 1},
+        {"dynatemp_range": 0.5, "temperature": 0.5, "seed": 4},
+        {"samplers": ["top_k"], "top_k": 20, "seed": 4},  # without temperature among them it draws
+        {"temperature": 0.8, "seed": 4},
+    ],
+    ids=lambda options: "+".join(options),
+)
+def test_requests_that_need_logits_beside_one_that_does_not(
+    client, undrafted, prompts, plain, options: dict[str, Any]
+) -> None:
+    """Of greedy requests only the arg-max leaves the graph, unless another slot wants more at the same time."""
+    wanted = complete(undrafted, OPEN, 60, **options)["tokens"]
+    assert wanted != complete(undrafted, OPEN, 60)["tokens"]
+    greedy: list[dict[str, Any]] = []
+    beside = threading.Thread(target=lambda: greedy.extend(complete(client, prompts[21], 60) for _ in range(3)))
+    beside.start()
+    together = [complete(client, OPEN, 60, **options) for _ in range(2)]
+    beside.join()
+    assert [answer["tokens"] for answer in together] == 2 * [wanted]
+    tokens = plain(prompts[21], 60)
+    assert [answer["tokens"] for answer in greedy] == 3 * [list(tokens[: len(greedy[0]["tokens"])])]
+    assert len(greedy[0]["tokens"]) >= len(tokens) - 1
+
+
 def test_several_answers_to_one_prompt(client, prompts, plain) -> None:
     body = {
         "messages": [{"role": "user", "content": "What is the capital of France?"}],

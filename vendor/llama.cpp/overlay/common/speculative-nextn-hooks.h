@@ -73,6 +73,20 @@ llama_tokens common_speculative_sample(common_speculative * spec, llama_seq_id s
     return common_sampler_sample_and_accept_n(smpl, ctx_tgt, idxs, draft);
 }
 
+llama_token common_speculative_best(llama_context * ctx_tgt, int idx) {
+    llama_token id = LLAMA_TOKEN_NULL;
+    if (llama_get_nextn_best_ith(ctx_tgt, idx, &id, nullptr) && id == LLAMA_TOKEN_NULL) {
+        throw std::runtime_error("the model gave logits that are no numbers: the file or the computation is broken");
+    }
+    return id;
+}
+
+void common_speculative_release(common_speculative * spec, llama_seq_id seq_id) {
+    if (auto * impl = common_speculative_find_nextn(spec)) {
+        impl->release(seq_id);
+    }
+}
+
 void common_speculative_flush(common_speculative * spec, llama_seq_id seq_id) {
     if (auto * impl = common_speculative_find_nextn(spec)) {
         impl->flush(seq_id);

@@ -31,6 +31,8 @@ struct common_speculative_impl_nextn : public common_speculative_impl {
 
         std::optional<common_nextn_judge> judge; // of a request whose drafts are accepted by ratio
 
+        bool needs_logits = false; // of the request that runs: the arg-max of a row is not enough
+
         common_speculative_phases phases;
     };
 
@@ -179,6 +181,11 @@ struct common_speculative_impl_nextn : public common_speculative_impl {
         rewind(seq_id, pos, kept.get(text));
     }
 
+    void release(llama_seq_id seq_id) {
+        seqs[seq_id].needs_logits = false;
+        choose_outputs();
+    }
+
     // The tokens that a round emits: those of the draft that are accepted and one of the target's.
     llama_tokens sample(llama_seq_id seq_id, common_sampler * smpl, const std::vector<int> & idxs,
                         const llama_tokens & draft) {
@@ -254,6 +261,12 @@ struct common_speculative_impl_nextn : public common_speculative_impl {
     }
 
 private:
+    // Rows of logits are copied to the host only while a request wants them.
+    void choose_outputs() {
+        const bool argmax = std::none_of(seqs.begin(), seqs.end(), [](const auto & seq) { return seq.needs_logits; });
+        llama_set_nextn_best(params.ctx_tgt, argmax, /*with_p =*/false, /*keep_logits =*/false);
+    }
+
     static std::string draft_path(const std::string & path) { return path + ".draft"; }
 
     // The tokens whose drafting has just ended, and nothing else.
@@ -320,7 +333,9 @@ private:
     // A request begins, with nothing of the one before but the text.
     void start(llama_seq_id seq_id, const common_params_speculative & request,
                const common_params_sampling & sampling) {
-        auto & seq = seqs[seq_id];
+        auto & seq       = seqs[seq_id];
+        seq.needs_logits = !common_nextn_by_argmax(sampling, llama_model_get_vocab(llama_get_model(params.ctx_tgt)));
+        choose_outputs();
         seq.judge.reset();
         llama_nextn_drafter_set_draw(drafter, seq_id, nullptr);
         if (common_nextn_by_ratio(request, sampling)) {

@@ -45,6 +45,13 @@ llama_tokens common_speculative_sample(common_speculative * spec, llama_seq_id s
                                        llama_context * ctx_tgt, const std::vector<int> & idxs,
                                        const llama_tokens & draft);
 
+// The arg-max of output idx of the target, when that is all that the requests under way want of it and no row was
+// copied; LLAMA_TOKEN_NULL: there is a row of logits. Throws std::runtime_error when the model gave no numbers.
+llama_token common_speculative_best(llama_context * ctx_tgt, int idx);
+
+// A slot's request has ended.
+void common_speculative_release(common_speculative * spec, llama_seq_id seq_id);
+
 // Before the draft memory of a slot is saved, and after the target's memory of a slot was copied to another.
 void common_speculative_flush(common_speculative * spec, llama_seq_id seq_id);
 void common_speculative_copy(common_speculative * spec, llama_seq_id seq_id, llama_seq_id seq_id_to,
