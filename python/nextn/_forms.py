@@ -238,11 +238,11 @@ class Forms(ABC):
         reasoning: list[str] = []
         tokens: list[int] = []
         logprobs: list[TokenLogprobs] = []
-        for chunk in self._chunks(state):
-            texts.append(chunk.text)
-            reasoning.append(chunk.reasoning_content)
-            tokens += chunk.tokens
-            logprobs += chunk.logprobs or ()
+        for emitted in self._emitted(state):
+            texts.append(emitted.text)
+            reasoning.append(emitted.reasoning)
+            tokens += emitted.tokens
+            logprobs += emitted.logprobs
         assert state.finish_reason is not None
         return GenerationResult(
             text="".join(texts),
@@ -255,17 +255,23 @@ class Forms(ABC):
 
     def _chunks(self, state: State) -> Generator[Chunk, None, None]:
         """Run a request and show each round."""
-        with closing(self._run(state)) as rounds:
+        with closing(self._emitted(state)) as rounds:
             for emitted in rounds:
-                reasoning, text = _split(state, emitted.text)
                 yield Chunk(
-                    text=text,
-                    reasoning_content=reasoning,
+                    text=emitted.text,
+                    reasoning_content=emitted.reasoning,
                     tokens=tuple(emitted.tokens),
                     finish_reason=state.finish_reason,
                     stats=state.counters.snapshot(),
                     logprobs=None if state.logprobs is None else tuple(emitted.logprobs),
                 )
+
+    def _emitted(self, state: State) -> Generator[Emitted, None, None]:
+        """Run a request; of what each round adds, the thinking is told from the answer."""
+        with closing(self._run(state)) as rounds:
+            for emitted in rounds:
+                emitted.reasoning, emitted.text = _split(state, emitted.text)
+                yield emitted
 
 
 def _split(state: State, text: str) -> tuple[str, str]:

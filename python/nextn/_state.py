@@ -46,5 +46,6 @@ class Emitted:
     """What one round adds to the result."""
 
     text: str = ""
+    reasoning: str = ""  # the thinking before the answer, once it is told from the text
     tokens: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprobs] = field(default_factory=list)  # one per token, when they are wanted
