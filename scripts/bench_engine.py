@@ -2,6 +2,7 @@
 
     python scripts/bench_engine.py python/nextn/models/nextn-demo-q8_0.gguf
     python scripts/bench_engine.py shape.gguf --rates 0.85 0.72 0.61 0.52 --upstream build-of-the-pin/bin/llama-server
+    python scripts/bench_engine.py shape.gguf --cells 0 0.3 0.6 0.85 0.95
 
 With --rates a drafted token counts as accepted at random: entry j is the share of rounds in which the first j tokens
 are all accepted, as in llama-server's --spec-synth-rates. That is for models of random weights, whose heads are never
@@ -9,24 +10,24 @@ right; the text means nothing then, the work per round is real. The draft head s
 starts with on any model: random text would widen the shortlist without end. Without --rates acceptance is the model's
 own, on prompts of the bundled model's held-out set.
 
+With --cells each drafted token is accepted with the same probability, a table row for each: is adaptive as fast as the
+best fixed length, and as plain decoding? The best length is chosen from one half of the repeats and measured in the
+other, in turn, because the fastest of several noisy arms seems faster than it is.
+
 --upstream names an unpatched llama-server of the same pin. It runs plain and with --spec-type draft-mtp at each length,
 one server at a time on the same prompts, and its own timings are read.
 
-Every figure is the median over --repeats rounds of all arms; the ratio to plain is taken repeat by repeat.
+Arms take turns prompt by prompt. Every figure is the median over --repeats; ratios are taken repeat by repeat.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
-import socket
-import subprocess
 import time
-import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -35,6 +36,7 @@ from typing import Literal
 import nextn
 import numpy as np
 from nextn.drafting import Drafter, HeadDrafter, NoDrafter
+from upstream_server import UpstreamServer, draft_mtp
 
 ROOT = Path(__file__).resolve().parent.parent
 PROMPTS = ROOT / "scripts" / "demo_model" / "data" / "heldout_prompts.jsonl"
@@ -106,6 +108,17 @@ def generate(ctx: nextn.Context, drafter: Drafter, prompt: list[int], n_predict:
     return out
 
 
+def read_prompts(model: nextn.Model, n: int, *, by_chance: bool) -> list[list[int]]:
+    """Held-out prompts of the bundled model; or, when tokens are accepted by chance, random ones."""
+    if by_chance:
+        rng = np.random.default_rng(0)
+        return [rng.integers(0, model.n_vocab // 2, size=32).tolist() for _ in range(n)]
+    lines = PROMPTS.read_text(encoding="utf-8").splitlines()
+    texts = [json.loads(line)["prompt"] for line in lines[:: max(1, len(lines) // n)]]
+    chat = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
+    return [model.tokenize(chat.format(text), parse_special=True) for text in texts[:n]]
+
+
 def prefill_ratio(ctx: nextn.Context, drafter: Drafter, n_prompt: int, repeats: int) -> float:
     """Time to read a prompt without the head over the time with it; the median of the repeats."""
     prompt = np.random.default_rng(0).integers(0, ctx.model.n_vocab // 2, size=n_prompt).astype(np.int32)
@@ -157,94 +170,77 @@ def total(runs: list[Times]) -> Times:
     return out
 
 
-def our_arms(
-    args: argparse.Namespace, model: nextn.Model, prompts: list[list[int]]
-) -> tuple[dict[str, list[Times]], float, list[float]]:
-    """Plain, fixed and adaptive arms in this process, in turn; prefill_ratio() and verify_costs()."""
-    vocab: Literal["auto"] | int = min(RATES_VOCAB, model.n_vocab) if args.rates else "auto"
-    lengths: dict[str, nextn.DraftParams | None] = {"plain": None}
-    lengths |= {f"k={k}": nextn.DraftParams(n_max=k, adaptive=False, vocab=vocab) for k in args.k}
-    lengths["adaptive"] = nextn.DraftParams(n_max=args.n_max, vocab=vocab)
-    done: dict[str, list[Times]] = {name: [] for name in lengths}
-    options = {"n_ctx": args.n_ctx, "n_threads": args.threads, "n_batch": 512}
-    contexts: dict[str, tuple[nextn.Context, Drafter]] = {}
-    drafts: list[nextn.Context] = []  # a drafter does not keep its contexts open
-    for name, params in lengths.items():
-        ctx = nextn.Context(model, n_rs_seq=params.n_max if params else 0, **options)
-        drafter: Drafter = NoDrafter()
-        if params is not None:
-            dft = nextn.Context(model, nextn_draft=True, **options)
-            ctx.pair(dft)
-            drafts.append(dft)
-            drafter = HeadDrafter(ctx, dft, params)
-        contexts[name] = (ctx, drafter)
-    for repeat in range(args.repeats + 1):  # the first warms up
-        for name, (ctx, drafter) in contexts.items():
-            chance = random.Random(repeat)
-            runs = [generate(ctx, drafter, prompt, args.n_predict, args.rates, chance) for prompt in prompts]
-            if repeat:
-                done[name].append(total(runs))
-    ctx, drafter = contexts["adaptive"]
-    return done, prefill_ratio(ctx, drafter, 512, args.repeats), verify_costs(ctx, args.n_max, 5 * args.repeats)
+Arms = dict[str, list[Times]]
+"""The repeats of each arm; each is the sum over the prompts."""
 
 
-@contextmanager
-def server(args: argparse.Namespace, extra: Sequence[str]) -> Iterator[str]:
-    """An upstream server on a free port; its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [args.upstream, "-m", str(args.model), "--host", "127.0.0.1", "--port", str(port), "-c", str(args.n_ctx),
-               "-np", "1", "-t", str(args.threads), "-tb", str(args.threads), *extra]  # fmt: skip
-    # threads of a server that wait actively take the cores from each other
-    env = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=env)
-    try:
-        for _ in range(600):
-            if process.poll() is not None:
-                raise SystemExit(f"the server ended with {process.returncode}: {' '.join(command)}")
-            try:
-                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
-                    break
-            except OSError:
-                time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
+class OurArms:
+    """Plain decoding, fixed lengths and adaptive ones, each with contexts of its own over one model."""
+
+    def __init__(self, args: argparse.Namespace, model: nextn.Model, opened: ExitStack) -> None:
+        by_chance = args.rates or args.cells
+        vocab: Literal["auto"] | int = min(RATES_VOCAB, model.n_vocab) if by_chance else "auto"
+        self._args = args
+        self._params: dict[str, nextn.DraftParams | None] = {"plain": None}
+        self._params |= {f"k={k}": nextn.DraftParams(n_max=k, adaptive=False, vocab=vocab) for k in args.k}
+        self._params["adaptive"] = nextn.DraftParams(n_max=args.n_max, vocab=vocab)
+        options = {"n_ctx": args.n_ctx, "n_threads": args.threads, "n_batch": 512}
+        self._contexts: dict[str, tuple[nextn.Context, nextn.Context | None]] = {}
+        for name, params in self._params.items():
+            ctx, dft = nextn.Context(model, n_rs_seq=params.n_max if params else 0, **options), None
+            opened.callback(ctx.close)
+            if params is not None:
+                dft = nextn.Context(model, nextn_draft=True, **options)
+                ctx.pair(dft)
+                opened.callback(dft.close)
+            self._contexts[name] = (ctx, dft)
+
+    @property
+    def adaptive_context(self) -> nextn.Context:
+        """The target of the adaptive arm."""
+        return self._contexts["adaptive"][0]
+
+    def drafter(self, name: str) -> Drafter:
+        """A drafter of this arm that has learnt nothing."""
+        ctx, dft = self._contexts[name]
+        params = self._params[name]
+        return NoDrafter() if dft is None or params is None else HeadDrafter(ctx, dft, params)
+
+    def measure(self, prompts: list[list[int]], rates: Sequence[float] | None) -> Arms:
+        """All repeats of all arms; the first one warms up and is not counted."""
+        done: Arms = {name: [] for name in self._params}
+        with ExitStack() as opened:
+            drafters = {name: self.drafter(name) for name in self._params}
+            for drafter in drafters.values():
+                if isinstance(drafter, HeadDrafter):
+                    opened.callback(drafter.close)
+            for repeat in range(self._args.repeats + 1):
+                runs: Arms = {name: [] for name in self._params}
+                for i, prompt in enumerate(prompts):
+                    for name, drafter in drafters.items():
+                        chance = random.Random(f"{repeat} {i}")
+                        ctx = self._contexts[name][0]
+                        runs[name].append(generate(ctx, drafter, prompt, self._args.n_predict, rates, chance))
+                for name in done:
+                    done[name] += [total(runs[name])] if repeat else []
+        return done
 
 
-def ask(base: str, prompt: list[int], n_predict: int, *, ignore_eos: bool) -> dict[str, float]:
-    """The server's timings for one completion."""
-    body = {"prompt": prompt, "n_predict": n_predict, "temperature": 0, "ignore_eos": ignore_eos, "cache_prompt": False}
-    request = urllib.request.Request(
-        base + "/completion", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=600) as answer:
-        timings: dict[str, float] = json.load(answer)["timings"]
-    return timings
-
-
-def report_upstream(args: argparse.Namespace, prompts: list[list[int]]) -> None:
+def report_upstream(args: argparse.Namespace, upstream: UpstreamServer, prompts: list[list[int]]) -> None:
     """Print rows of the unpatched server, plain and at each length."""
+    # where tokens are accepted at random, no text has an end, and in our arms neither
+    by_chance = bool(args.rates)
     arms: dict[str, list[str]] = {"upstream plain": []}
     for k in args.k:
-        arms[f"upstream k={k}"] = ["--spec-type", "draft-mtp", "--spec-draft-n-max", str(k)]
-        if args.rates:
-            shares = np.cumprod([conditional(args.rates, position) for position in range(k)])
-            arms[f"upstream k={k}"] += ["--spec-synth-rates", ",".join(f"{share:.4f}" for share in shares)]
+        shares = np.cumprod([conditional(args.rates, i) for i in range(k)]).tolist() if args.rates else None
+        arms[f"upstream k={k}"] = draft_mtp(k, shares)
     done: dict[str, list[float]] = {name: [] for name in arms}
     for _ in range(args.upstream_repeats):
-        for name, extra in arms.items():
-            with server(args, extra) as base:
-                ask(base, prompts[0], 8, ignore_eos=True)  # warms up
-                # where tokens are accepted at random, no text has an end, and in our arms neither
-                times = [ask(base, prompt, args.n_predict, ignore_eos=bool(args.rates)) for prompt in prompts]
-            tokens = sum(t["predicted_n"] for t in times)
-            done[name].append(1e3 * tokens / sum(t["predicted_ms"] for t in times))
+        for name, options in arms.items():
+            done[name].append(upstream.rate(options, prompts, args.n_predict, ignore_eos=by_chance))
     for name, rates in done.items():
         ratio = median(rates) / median(done["upstream plain"])
-        print(f"| {name} | {median(rates):.1f} | {ratio:.2f} | | | | | | | |")
+        print(f"| {name} | {median(rates):.1f} | {ratio:.2f} | | | | | | | |", flush=True)
 
 
 def report(args: argparse.Namespace, ours: dict[str, list[Times]]) -> None:
@@ -266,6 +262,43 @@ def report(args: argparse.Namespace, ours: dict[str, list[Times]]) -> None:
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
+def held_out_ratio(arms: Arms, of: Callable[[Arms, slice], float]) -> tuple[float, str]:
+    """The adaptive arm over the best of the others.
+
+    Returns:
+        The mean of two ratios, each with the best arm chosen in one half of the repeats and measured in the other; and
+        the arm that is best in all of them.
+    """
+    ratios = []
+    for chosen, measured in ((slice(0, None, 2), slice(1, None, 2)), (slice(1, None, 2), slice(0, None, 2))):
+        fixed = {name: runs for name, runs in arms.items() if name != "adaptive"}
+        best = max(fixed, key=lambda name: of({name: fixed[name]}, chosen))
+        ratios.append(of({"adaptive": arms["adaptive"]}, measured) / of({best: fixed[best]}, measured))
+    return sum(ratios) / 2, max(fixed, key=lambda name: of({name: fixed[name]}, slice(None)))
+
+
+def report_cells(args: argparse.Namespace, ours: OurArms, prompts: list[list[int]]) -> None:
+    """Print a row for each acceptance."""
+    print(f"{args.model.name}, {args.threads} threads, {args.n_predict} tokens a prompt, {args.repeats} repeats\n")
+    print("| accepted | plain, tokens/s | best fixed | of plain | adaptive, of plain | over the best fixed |")
+    print("| ---: | ---: | --- | ---: | ---: | ---: |")
+
+    def rate(arms: Arms, repeats: slice) -> float:
+        (runs,) = arms.values()
+        return median(run.rate for run in runs[repeats])
+
+    for share in args.cells:
+        arms = ours.measure(prompts, [share, share * share])
+        over_best, best = held_out_ratio(arms, rate)
+        of_plain = {
+            name: median(run.rate / base.rate for run, base in zip(arms[name], arms["plain"], strict=True))
+            for name in (best, "adaptive")
+        }
+        plain = rate({"plain": arms["plain"]}, slice(None))
+        ratios = f"{of_plain[best]:.2f} | {of_plain['adaptive']:.3f} | {over_best:.3f}"
+        print(f"| {share:g} | {plain:.1f} | {best} | {ratios} |", flush=True)
+
+
 def main() -> None:
     """Parse, run, print."""
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -273,6 +306,7 @@ def main() -> None:
     ap.add_argument(
         "--rates", type=float, nargs="+", help="accept at random: share of rounds with the first j accepted"
     )
+    ap.add_argument("--cells", type=float, nargs="+", help="accept at random, each token: a table over these chances")
     ap.add_argument("--upstream", help="an unpatched llama-server of the same pin")
     ap.add_argument("--k", type=int, nargs="+", default=[1, 2, 3, 4, 6], help="fixed draft lengths")
     ap.add_argument("--n-max", type=int, default=8, help="bound of the adaptive length")
@@ -283,22 +317,30 @@ def main() -> None:
     ap.add_argument("--repeats", type=int, default=5)
     ap.add_argument("--upstream-repeats", type=int, default=2)
     args = ap.parse_args()
-    with nextn.Model(args.model) as model:
-        if args.rates:
-            rng = np.random.default_rng(0)
-            prompts = [rng.integers(0, model.n_vocab // 2, size=32).tolist() for _ in range(args.prompts)]
-        else:
-            lines = PROMPTS.read_text(encoding="utf-8").splitlines()
-            texts = [json.loads(line)["prompt"] for line in lines[:: max(1, len(lines) // args.prompts)]]
-            chat = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
-            prompts = [model.tokenize(chat.format(text), parse_special=True) for text in texts[: args.prompts]]
-        ours, prefill, verify = our_arms(args, model, prompts)
-    report(args, ours)
-    if args.upstream:
-        report_upstream(args, prompts)
+    upstream = UpstreamServer(args.upstream, args.model, args.threads, args.n_ctx) if args.upstream else None
+    with nextn.Model(args.model) as model, ExitStack() as opened:
+        prompts = read_prompts(model, args.prompts, by_chance=bool(args.rates or args.cells))
+        ours = OurArms(args, model, opened)
+        if args.cells:
+            report_cells(args, ours, prompts)
+            return
+        arms = ours.measure(prompts, args.rates)
+        ctx, drafter = ours.adaptive_context, ours.drafter("adaptive")
+        prefill = prefill_ratio(ctx, drafter, 512, args.repeats)
+        verify = verify_costs(ctx, args.n_max, 5 * args.repeats)
+    report(args, arms)
+    if upstream:
+        report_upstream(args, upstream, prompts)
     print(f"\nReading a prompt of 512 tokens: speed with the head over without it {prefill:.3f}")
     ratios = ", ".join(f"{n}: {t / verify[0]:.2f}" for n, t in enumerate(verify[1:], 2))
     print(f"Verifying n tokens over decoding one ({1e3 * verify[0]:.2f} ms): {ratios}")
+    longest = f"k={max(args.k)}"
+    step = median(1e3 * run.phases["draft"] / run.draft_n for run in arms[longest])
+    print(f"A drafted token, {longest}: {step:.2f} ms", end="")
+    if upstream:
+        theirs = upstream.draft_step_ms(draft_mtp(max(args.k)), prompts[:2], args.n_predict)
+        print(f"; upstream {theirs:.2f} ms, not counting that it runs the head once more on what was verified", end="")
+    print()
 
 
 if __name__ == "__main__":
