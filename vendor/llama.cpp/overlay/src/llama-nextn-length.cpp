@@ -6,13 +6,14 @@
 static constexpr double fade_per_trial = 0.99;  // half of the evidence is at most 70 trials old
 static constexpr double fade_per_round = 0.998; // of bins that are never sent: they get another chance
 static constexpr double prior_trials   = 2;
-static constexpr double even_trials    = 20;  // of all positions being equally good
-static constexpr double half_life      = 200; // rounds after which a cost counts half
-static constexpr double line_weight    = 0.5; // of the line against a measured sample
-static constexpr double slope_weight   = 2;   // of the guessed slope of the line
-static constexpr int    probe_first    = 8;   // rounds without drafting before the head is tried again
-static constexpr int    probe_last     = 256;
-static constexpr int    plain_interval = 256; // rounds with drafting before one without
+static constexpr double even_trials    = 20;    // of all positions being equally good
+static constexpr double half_life      = 200;   // rounds after which a cost counts half
+static constexpr double line_weight    = 0.5;   // of the line against a measured sample
+static constexpr double slope_weight   = 2;     // of the guessed slope of the line
+static constexpr int    probe_first    = 8;     // rounds without drafting before the head is tried again
+static constexpr int    probe_last     = 256;   // at most
+static constexpr double probe_share    = 0.005; // of the time that may go to trying
+static constexpr int    plain_interval = 256;   // rounds with drafting before one without
 
 // What is believed before anything was measured: low costs and a good head, so that drafting gets its try.
 static constexpr double guess_per_token  = 0.15; // of one decode, for each further token to verify
@@ -25,7 +26,7 @@ void llama_nextn_length::cost::add(double sample, int64_t round) {
     std::array<double, n_max> sorted = samples;
     const int                 n      = std::min(count, n_max);
     std::sort(sorted.begin(), sorted.begin() + n);
-    median = sorted[(n - 1) / 2]; // the lower one of two: what disturbs a measurement makes it longer
+    typical = sorted[(n - 1) / 4]; // not the middle: what disturbs a measurement makes it longer
 }
 
 double llama_nextn_length::cost::weight(int64_t round) const {
@@ -86,7 +87,7 @@ void llama_nextn_length::fit_line() {
         const double w = verify[n].weight(round);
         sum += w;
         x_mean += w * (n - 1);
-        y_mean += w * verify[n].median;
+        y_mean += w * verify[n].typical;
     }
     if (sum == 0) {
         line_at_one = 1;
@@ -100,7 +101,7 @@ void llama_nextn_length::fit_line() {
     for (int n = 1; n <= k_max + 1; ++n) {
         const double w = verify[n].weight(round);
         xx += w * (n - 1 - x_mean) * (n - 1 - x_mean);
-        xy += w * (n - 1 - x_mean) * (verify[n].median - y_mean);
+        xy += w * (n - 1 - x_mean) * (verify[n].typical - y_mean);
     }
     // more tokens cost more, but not more than one at a time
     line_slope  = std::clamp(xy / xx, 0.1 * guess, y_mean / (x_mean + 1));
@@ -111,10 +112,20 @@ double llama_nextn_length::by_line(int n_tokens) const {
     return line_at_one + line_slope * (n_tokens - 1);
 }
 
+double llama_nextn_length::estimate(int n_tokens) const {
+    const double w = verify[n_tokens].weight(round);
+    return (w * verify[n_tokens].typical + line_weight * by_line(n_tokens)) / (w + line_weight);
+}
+
 double llama_nextn_length::cost_verify(int n_tokens) const {
-    const int    n = std::clamp(n_tokens, 1, k_max + 1);
-    const double w = verify[n].weight(round);
-    return (w * verify[n].median + line_weight * by_line(n)) / (w + line_weight);
+    double t = estimate(std::clamp(n_tokens, 1, k_max + 1));
+    if (n_tokens <= 1) {
+        // measured seldom while drafting pays, but never dearer than a wider one
+        for (int n = 2; n <= k_max + 1; ++n) {
+            t = std::min(t, estimate(n));
+        }
+    }
+    return t;
 }
 
 double llama_nextn_length::cost_draft(int n_draft) const {
@@ -122,8 +133,8 @@ double llama_nextn_length::cost_draft(int n_draft) const {
         return 0;
     }
     const double guess = guess_draft * cost_verify(1);
-    const double first = draft_first.count > 0 ? draft_first.median : guess;
-    const double next  = draft_next.count > 0 ? draft_next.median : std::min(first, guess);
+    const double first = draft_first.count > 0 ? draft_first.typical : guess;
+    const double next  = draft_next.count > 0 ? draft_next.typical : std::min(first, guess);
     return first + (n_draft - 1) * next;
 }
 
@@ -170,6 +181,12 @@ bool llama_nextn_length::is_time_for_plain() const {
     return rounds_since_plain >= (n < first.size() ? first[n] : plain_interval);
 }
 
+// Where a try costs little it comes more often, so that a head that only had bad luck is soon on again.
+int llama_nextn_length::longest_probe_interval() const {
+    const double extra = cost_verify(2) + cost_draft(1) - cost_verify(1);
+    return (int) std::clamp(extra / (probe_share * cost_verify(1)), (double) probe_first, (double) probe_last);
+}
+
 int llama_nextn_length::plan() {
     round++;
     for (auto & bin : by_bin) {
@@ -195,9 +212,8 @@ int llama_nextn_length::plan() {
         rounds_since_plain = 0;
         return 0;
     }
-    rounds_off     = 0;
-    probe_interval = std::min(2 * probe_interval, probe_last);
-    probing        = true;
+    rounds_off = 0;
+    probing    = true;
     return 1;
 }
 
@@ -229,6 +245,11 @@ void llama_nextn_length::saw(const std::vector<float> & p, int n_sent, int n_acc
         outcomes[n_sent + 1].add(acceptance(n_sent + 1, p[n_sent]), 1);
     }
     learn_expected();
+    if (probing) {
+        probe_interval = n_accepted > 0 ? probe_interval / 2 : 2 * probe_interval;
+        probe_interval = std::clamp(probe_interval, probe_first, longest_probe_interval());
+        probing        = false;
+    }
 }
 
 void llama_nextn_length::verify_took(int n_tokens, double t) {

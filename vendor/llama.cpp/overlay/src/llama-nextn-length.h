@@ -49,14 +49,14 @@ public:
 private:
     static constexpr int n_bins = 8;
 
-    // a cost: the median of its last samples, so that single slow steps do not count
+    // a cost: the lower quartile of its last samples, so that slow steps do not count, even on a busy machine
     struct cost {
-        static constexpr int n_max = 9;
+        static constexpr int n_max = 24;
 
         std::array<double, n_max> samples; // a ring
         int                       count    = 0;
         int64_t                   at_round = 0; // of the newest
-        double                    median   = 0;
+        double                    typical  = 0;
 
         void   add(double sample, int64_t round);
         double weight(int64_t round) const; // of the median as evidence, in samples
@@ -73,9 +73,11 @@ private:
     static int bin_of(float p);
 
     bool   is_time_for_plain() const;
+    int    longest_probe_interval() const;
     void   learn_expected();
     void   fit_line();
     double by_line(int n_tokens) const;
+    double estimate(int n_tokens) const; // of v(n)
     double prior(float p) const;
     double rate() const; // r: tokens per time of the best length under average acceptance
     int    best_ahead(const std::vector<float> & p, bool drafted_only, double & value) const;
