@@ -47,9 +47,12 @@ llama_nextn_graphs::slot & llama_nextn_graphs::find_or_make(llama_context & ctx,
     }
     slot made;
     made.key = key;
+    // room for a narrow graph: that of the context's own is megabytes more, which have to be cleared
+    const uint32_t max_nodes = ctx.graph_max_nodes(max_narrow_tokens);
+    made.results[key.n_outputs > 0].reset(new llm_graph_result(max_nodes));
     made.sched.reset(ggml_backend_sched_new(ctx.backend_ptrs.data(), ctx.backend_buft.data(),
-                                            (int) ctx.backend_ptrs.size(), (size_t) ctx.gf_res_reserve->get_max_nodes(),
-                                            /*parallel =*/false, ctx.cparams.op_offload));
+                                            (int) ctx.backend_ptrs.size(), max_nodes, /*parallel =*/false,
+                                            ctx.cparams.op_offload));
     slots.push_back(std::move(made));
     return slots.back();
 }
