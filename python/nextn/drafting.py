@@ -239,7 +239,7 @@ class HeadDrafter:
         drafted = self._core.draft(id_last, n_room)
         self._round = [id_last, *drafted]
         self._verify_start = perf_counter()
-        return np.array(drafted, dtype=np.int32)
+        return np.array(drafted, dtype=np.int32) if drafted else _NOTHING
 
     def q(self) -> list[Distribution]:
         """What the tokens of the last draft were drawn from; ids ascending."""

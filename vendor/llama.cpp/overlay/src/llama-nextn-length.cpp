@@ -12,7 +12,7 @@ static constexpr double line_weight    = 0.5;   // of the line against a measure
 static constexpr double slope_weight   = 2;     // of the guessed slope of the line
 static constexpr int    probe_first    = 8;     // rounds without drafting before the head is tried again
 static constexpr int    probe_last     = 256;   // at most
-static constexpr double probe_share    = 0.005; // of the time that may go to trying
+static constexpr double probe_share    = 0.003; // of the time that may go to trying
 static constexpr int    plain_interval = 256;   // rounds with drafting before one without
 
 // What is believed before anything was measured: low costs and a good head, so that drafting gets its try.
@@ -45,7 +45,7 @@ void llama_nextn_length::counts::fade(double factor) {
 
 llama_nextn_length::llama_nextn_length(int n_max) : n_max(std::clamp(n_max, 0, k_max)), probe_interval(probe_first) {
     learn_expected();
-    fit_line();
+    learn_costs();
 }
 
 void llama_nextn_length::set_n_max(int n) {
@@ -108,24 +108,18 @@ void llama_nextn_length::fit_line() {
     line_at_one = y_mean - line_slope * x_mean;
 }
 
-double llama_nextn_length::by_line(int n_tokens) const {
-    return line_at_one + line_slope * (n_tokens - 1);
-}
-
-double llama_nextn_length::estimate(int n_tokens) const {
-    const double w = verify[n_tokens].weight(round);
-    return (w * verify[n_tokens].typical + line_weight * by_line(n_tokens)) / (w + line_weight);
+void llama_nextn_length::learn_costs() {
+    fit_line();
+    for (int n = 1; n <= k_max + 1; ++n) {
+        const double w = verify[n].weight(round);
+        costs[n] = (w * verify[n].typical + line_weight * (line_at_one + line_slope * (n - 1))) / (w + line_weight);
+    }
+    // measured seldom while drafting pays, but never dearer than a wider one
+    costs[1] = *std::min_element(costs.begin() + 1, costs.end());
 }
 
 double llama_nextn_length::cost_verify(int n_tokens) const {
-    double t = estimate(std::clamp(n_tokens, 1, k_max + 1));
-    if (n_tokens <= 1) {
-        // measured seldom while drafting pays, but never dearer than a wider one
-        for (int n = 2; n <= k_max + 1; ++n) {
-            t = std::min(t, estimate(n));
-        }
-    }
-    return t;
+    return costs[std::clamp(n_tokens, 1, k_max + 1)];
 }
 
 double llama_nextn_length::cost_draft(int n_draft) const {
@@ -254,7 +248,7 @@ void llama_nextn_length::saw(const std::vector<float> & p, int n_sent, int n_acc
 
 void llama_nextn_length::verify_took(int n_tokens, double t) {
     verify[std::clamp(n_tokens, 1, k_max + 1)].add(t, round);
-    fit_line();
+    learn_costs();
 }
 
 void llama_nextn_length::first_draft_took(double t) {

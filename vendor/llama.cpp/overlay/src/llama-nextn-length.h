@@ -76,14 +76,14 @@ private:
     int    longest_probe_interval() const;
     void   learn_expected();
     void   fit_line();
-    double by_line(int n_tokens) const;
-    double estimate(int n_tokens) const; // of v(n)
+    void   learn_costs();
     double prior(float p) const;
     double rate() const; // r: tokens per time of the best length under average acceptance
     int    best_ahead(const std::vector<float> & p, bool drafted_only, double & value) const;
     int    n_max;
 
     std::array<cost, k_max + 2>   verify;      // by width
+    std::array<double, k_max + 2> costs;       // v(n), from both
     double                        line_at_one; // v(n) is about line_at_one + (n - 1) * line_slope
     double                        line_slope;
     cost                          draft_first;
