@@ -1,25 +1,9 @@
 #include "llama-nextn-drafter.h"
 
 #include "llama-context.h"
-#include "llama-ext.h"
-#include "llama-impl.h"
 #include "llama-model.h"
 
 #include <algorithm>
-#include <cmath>
-#include <exception>
-#include <limits>
-#include <memory>
-
-static constexpr int32_t prefix_min = 16384; // scoring fewer rows saves less than a miss costs
-static constexpr int32_t prefix_auto =
-    32768; // covers 91 to 95 % of code, docs and English, 97 to 98.5 with the context
-static constexpr int32_t n_extra_max   = 4096; // added tokens kept: a few MB
-static constexpr int32_t n_special_max = 256;
-static constexpr double  miss_gain     = 1.0 / 128;
-static constexpr double  miss_high     = 0.04;  // widen the prefix beyond this
-static constexpr double  miss_low      = 0.002; // narrow it below this
-static constexpr int64_t miss_every    = 256;   // tokens between two looks
 
 // What a steady request takes for its costs, in decodes of one token.
 static constexpr double steady_verify = 0.15; // for each further token to verify
@@ -28,27 +12,11 @@ static constexpr int    steady_known  = 3;    // rounds without a draft after wh
 
 llama_nextn_drafter::llama_nextn_drafter(llama_context * ctx_tgt, llama_context * ctx_dft,
                                          const llama_nextn_draft_params & params)
-    : ctx_tgt(ctx_tgt), ctx_dft(ctx_dft), params(params),
-      vocab_ids(params.vocab_ids, params.vocab_ids + params.n_vocab_ids) {
-    const auto & model = ctx_dft->get_model();
-    n_embd             = (int32_t) model.hparams.n_embd_out();
-    n_vocab            = (int32_t) model.vocab.n_tokens();
-
+    : ctx_tgt(ctx_tgt), ctx_dft(ctx_dft), params(params), n_embd((int32_t) ctx_dft->get_model().hparams.n_embd_out()),
+      coverage(*ctx_dft, params) {
     seqs.resize(ctx_tgt->n_seq_max());
     for (llama_seq_id seq_id = 0; seq_id < (llama_seq_id) seqs.size(); ++seq_id) {
         set_limits(seq_id, params.n_max, params.n_min, params.p_min);
-    }
-
-    const auto & nextn = model.layers[model.hparams.n_layer()].nextn;
-    auto *       head  = nextn.shared_head_head ? nextn.shared_head_head : model.output;
-
-    int32_t    n_prefix = params.n_vocab > 0 ? params.n_vocab : prefix_auto;
-    const bool by_list  = !vocab_ids.empty();
-    if ((by_list || (params.n_vocab >= 0 && n_prefix < n_vocab)) && llama_nextn_shortlist::supports(head)) {
-        auto list = std::make_unique<llama_nextn_shortlist>(head, n_extra_max + (int32_t) vocab_ids.size());
-        list->set_prefix(by_list ? 0 : n_prefix);
-        ctx_dft->nextn.set_shortlist(std::move(list));
-        add_fixed_tokens();
     }
     ctx_dft->nextn.set_best(true, /*with_p =*/true, /*keep_logits =*/false);
     ctx_dft->nextn.set_hidden(true);
@@ -58,27 +26,6 @@ llama_nextn_drafter::llama_nextn_drafter(llama_context * ctx_tgt, llama_context 
 llama_nextn_drafter::~llama_nextn_drafter() {
     ctx_dft->nextn.set_best(false, false, true);
     ctx_dft->nextn.set_row(false);
-    ctx_dft->nextn.set_shortlist(nullptr);
-}
-
-// The tokens of the user's list, and those that a chat format emits although their ids are high: end of turn first.
-void llama_nextn_drafter::add_fixed_tokens() {
-    auto &       list  = *ctx_dft->nextn.get_shortlist();
-    const auto & vocab = ctx_dft->get_model().vocab;
-
-    list.clear();
-    for (const llama_token id : vocab_ids) {
-        list.add(id);
-    }
-    int32_t n = 0;
-    for (const bool eog : {true, false}) {
-        for (llama_token id = list.get_n_prefix(); id < n_vocab && n < n_special_max; ++id) {
-            if (vocab.is_eog(id) == eog && (eog || vocab.is_control(id) || vocab.is_user_defined(id))) {
-                n += list.add(id);
-            }
-        }
-    }
-    ctx_dft->nextn.shortlist_changed();
 }
 
 void llama_nextn_drafter::begin(llama_seq_id seq_id) {
@@ -98,19 +45,18 @@ void llama_nextn_drafter::restart(llama_seq_id seq_id, llama_pos n_true, const f
     seq.n_steps = 0;
     seq.p.clear();
     seq.q.clear();
-    auto * list = ctx_dft->nextn.get_shortlist();
     if (seq.drawer) {
         seq.drawer->restart();
         seq.steady_length = llama_nextn_length(seq.n_max);
         for (int i = 0; i < steady_known; ++i) {
             seq.steady_length.verify_took(1, 1);
         }
-        if (seq.steady() && list && params.n_vocab == 0 && vocab_ids.empty()) {
-            list->set_prefix(prefix_auto);
+        if (seq.steady()) {
+            coverage.reset_prefix();
         }
     }
-    if (seqs.size() == 1 && list) {
-        add_fixed_tokens(); // the words of one request are no candidates in the next
+    if (seqs.size() == 1) {
+        coverage.forget_text(); // the words of one request are no candidates in the next
     }
 }
 
@@ -122,21 +68,8 @@ bool llama_nextn_drafter::resume(llama_seq_id seq_id, const llama_token * tokens
         return false;
     }
     restart(seq_id, n_tokens, carry);
-    note_text(tokens, n_tokens);
+    coverage.note_text(tokens, n_tokens);
     return true;
-}
-
-// The tokens of a text that is taken up again are candidates; negative ones are no tokens.
-void llama_nextn_drafter::note_text(const llama_token * tokens, int32_t n_tokens) {
-    auto * list = ctx_dft->nextn.get_shortlist();
-    for (int32_t i = 0; list && i < n_tokens; ++i) {
-        if (tokens[i] >= 0) {
-            list->add(tokens[i]);
-        }
-    }
-    if (list) {
-        ctx_dft->nextn.shortlist_changed();
-    }
 }
 
 const float * llama_nextn_drafter::get_carry(llama_seq_id seq_id) {
@@ -156,24 +89,11 @@ int32_t llama_nextn_drafter::run(const llama_batch & of_draft, bool output) {
 
 int32_t llama_nextn_drafter::decode(llama_seq_id seq_id, llama_pos pos0, const llama_token * tokens,
                                     const float * hidden, int32_t n, bool output) {
-    pos.resize(n);
-    n_seq_id.assign(n, 1);
-    seq_id_value = seq_id;
-    seq_ids.assign(n, &seq_id_value);
-    outputs.assign(n, 0);
-    outputs[n - 1] = output;
+    batch.clear();
     for (int32_t i = 0; i < n; ++i) {
-        pos[i] = pos0 + i;
+        batch.add(pos0 + i, seq_id, output && i == n - 1);
     }
-    batch.n_tokens = n;
-    batch.token    = const_cast<llama_token *>(tokens);
-    batch.embd     = const_cast<float *>(hidden);
-    batch.pos      = pos.data();
-    batch.n_seq_id = n_seq_id.data();
-    batch.seq_id   = seq_ids.data();
-    batch.logits   = outputs.data();
-
-    const int32_t ret = run(batch, output);
+    const int32_t ret = run(batch.view(tokens, hidden), output);
     if (ret != 0) {
         // part of the batch may be in the memory: go on from the rows that are surely true
         ctx_dft->get_memory()->seq_rm(seq_id, pos0, -1);
@@ -205,8 +125,7 @@ int32_t llama_nextn_drafter::flush(llama_seq_id seq_id) {
 
 int32_t llama_nextn_drafter::feed(llama_seq_id seq_id, const llama_token * tokens, int32_t n_tokens,
                                   const float * hidden) {
-    auto & seq  = seqs[seq_id];
-    auto * list = ctx_dft->nextn.get_shortlist();
+    auto & seq = seqs[seq_id];
     if (seq.carry.empty()) {
         begin(seq_id);
     }
@@ -214,7 +133,6 @@ int32_t llama_nextn_drafter::feed(llama_seq_id seq_id, const llama_token * token
         seq.n_true--; // the round was dropped and another token took the place
         seq.ahead = LLAMA_TOKEN_NULL;
     }
-    bool added = false;
     for (int32_t i = 0; i < n_tokens; ++i) {
         const float * h = hidden ? hidden + (size_t) i * n_embd : ctx_tgt->nextn.get_hidden(i);
         if (!h) {
@@ -226,11 +144,8 @@ int32_t llama_nextn_drafter::feed(llama_seq_id seq_id, const llama_token * token
         }
         seq.ahead = LLAMA_TOKEN_NULL;
         seq.carry.assign(h, h + n_embd);
-        added = (list && list->add(tokens[i])) || added;
     }
-    if (added) {
-        ctx_dft->nextn.shortlist_changed();
-    }
+    coverage.note_text(tokens, n_tokens);
     return seq.tokens.size() >= ctx_dft->get_cparams().n_ubatch ? flush(seq_id) : 0;
 }
 
@@ -332,7 +247,7 @@ void llama_nextn_drafter::prepare(llama_seq_id seq_id, llama_token id_last) {
         seq.n_true--; // drafting again from the same place
         seq.ahead = LLAMA_TOKEN_NULL;
     }
-    note_emitted(id_last);
+    coverage.note_emitted(id_last);
 }
 
 int32_t llama_nextn_drafter::draft(llama_seq_id seq_id, llama_token id_last, int32_t n_room, llama_token * out,
@@ -385,13 +300,9 @@ void llama_nextn_drafter::accept(llama_seq_id seq_id, int32_t n_sent, int32_t n_
     seq.p.clear();
     seq.n_steps = 0;
 
-    // accepted tokens were on the shortlist, or they could not have been drafted
-    n_emitted += n_accepted;
-    for (int32_t i = 0; i < n_accepted; ++i) {
-        miss -= miss_gain * miss;
-    }
+    coverage.note_accepted(n_accepted);
     if (!seq.steady()) {
-        fit_prefix();
+        coverage.fit_prefix();
     }
 }
 
@@ -409,140 +320,12 @@ const llama_nextn_q * llama_nextn_drafter::get_q(llama_seq_id seq_id, int32_t i)
     return 0 <= i && i < (int32_t) q.size() ? &q[i] : nullptr;
 }
 
-void llama_nextn_drafter::note_emitted(llama_token id) {
-    auto * list = ctx_dft->nextn.get_shortlist();
-    if (!list) {
-        return;
-    }
-    const bool added = list->add(id);
-    miss += miss_gain * ((added ? 1.0 : 0.0) - miss);
-    n_emitted++;
-    if (added) {
-        ctx_dft->nextn.shortlist_changed();
-    }
-}
-
-// Widen the prefix while the target says too much that is not on it, narrow it while it hardly does.
-void llama_nextn_drafter::fit_prefix() {
-    auto * list = ctx_dft->nextn.get_shortlist();
-    if (!list || params.n_vocab != 0 || !vocab_ids.empty() || n_emitted < miss_every) {
-        return;
-    }
-    n_emitted       = 0;
-    const int32_t n = list->get_n_prefix();
-    if (miss > miss_high && n < n_vocab) {
-        prefix_floor = 2 * n; // what was too narrow once is not tried again
-        list->set_prefix(2 * n);
-    } else if (miss < miss_low && n / 2 >= std::max(prefix_min, prefix_floor)) {
-        list->set_prefix(n / 2);
-    } else {
-        return;
-    }
-    ctx_dft->nextn.shortlist_changed();
-}
-
 llama_nextn_draft_stats llama_nextn_drafter::get_stats(llama_seq_id seq_id) const {
     llama_nextn_draft_stats stats = {};
-    if (const auto * list = ctx_dft->nextn.get_shortlist()) {
-        stats.n_prefix      = list->get_n_prefix();
-        stats.n_extra       = list->get_n_extra();
-        stats.n_extra_bytes = (int64_t) list->get_n_bytes();
-    } else {
-        stats.n_prefix = n_vocab;
-    }
-    stats.miss = miss;
+    coverage.get_stats(stats);
     for (int n = 1; n <= llama_nextn_length::k_max; ++n) {
         stats.cost_verify_us[n] = seqs[seq_id].length.cost_verify(n);
         stats.cost_draft_us[n]  = seqs[seq_id].length.cost_draft(n);
     }
     return stats;
-}
-
-//
-// C interface
-//
-
-llama_nextn_draft_params llama_nextn_draft_default_params(void) {
-    return {
-        /*.n_max       =*/8,
-        /*.n_min       =*/0,
-        /*.p_min       =*/0.0f,
-        /*.adaptive    =*/true,
-        /*.n_vocab     =*/0,
-        /*.vocab_ids   =*/nullptr,
-        /*.n_vocab_ids =*/0,
-    };
-}
-
-llama_nextn_drafter * llama_nextn_drafter_init(llama_context * ctx_tgt, llama_context * ctx_dft,
-                                               llama_nextn_draft_params params) {
-    const bool in_range = 1 <= params.n_max && params.n_max <= llama_nextn_length::k_max && 0 <= params.n_min &&
-                          params.n_min <= params.n_max && 0.0f <= params.p_min && params.p_min <= 1.0f &&
-                          -1 <= params.n_vocab && 0 <= params.n_vocab_ids &&
-                          (params.vocab_ids || params.n_vocab_ids == 0);
-    if (!ctx_tgt || !ctx_dft || llama_get_nextn(ctx_tgt) != ctx_dft || !in_range) {
-        return nullptr;
-    }
-    try {
-        return new llama_nextn_drafter(ctx_tgt, ctx_dft, params);
-    } catch (const std::exception & err) {
-        LLAMA_LOG_ERROR("%s: %s\n", __func__, err.what());
-        return nullptr;
-    }
-}
-
-void llama_nextn_drafter_free(llama_nextn_drafter * drafter) {
-    delete drafter;
-}
-
-void llama_nextn_drafter_begin(llama_nextn_drafter * drafter, llama_seq_id seq_id) {
-    drafter->begin(seq_id);
-}
-
-const float * llama_nextn_drafter_get_carry(llama_nextn_drafter * drafter, llama_seq_id seq_id) {
-    return drafter->get_carry(seq_id);
-}
-
-bool llama_nextn_drafter_resume(llama_nextn_drafter * drafter, llama_seq_id seq_id, const llama_token * tokens,
-                                int32_t n_tokens, const float * carry) {
-    return drafter->resume(seq_id, tokens, n_tokens, carry);
-}
-
-int32_t llama_nextn_drafter_feed(llama_nextn_drafter * drafter, llama_seq_id seq_id, const llama_token * tokens,
-                                 int32_t n_tokens, const float * hidden) {
-    return drafter->feed(seq_id, tokens, n_tokens, hidden);
-}
-
-int32_t llama_nextn_draft(llama_nextn_drafter * drafter, llama_seq_id seq_id, llama_token id_last, int32_t n_room,
-                          llama_token * out, float * p) {
-    return drafter->draft(seq_id, id_last, n_room, out, p);
-}
-
-void llama_nextn_drafter_accept(llama_nextn_drafter * drafter, llama_seq_id seq_id, int32_t n_sent, int32_t n_accepted,
-                                double t_verify_us) {
-    drafter->accept(seq_id, n_sent, n_accepted, t_verify_us);
-}
-
-bool llama_nextn_drafter_set_draw(llama_nextn_drafter * drafter, llama_seq_id seq_id, const llama_nextn_draw * draw) {
-    if (draw && !(draw->temperature > 0 && std::isfinite(draw->temperature) && draw->top_k >= 0 && draw->top_p >= 0 &&
-                  draw->top_p <= 1 && draw->min_p >= 0 && draw->min_p <= 1)) {
-        return false;
-    }
-    drafter->set_draw(seq_id, draw);
-    return true;
-}
-
-int32_t llama_nextn_drafter_get_q(const llama_nextn_drafter * drafter, llama_seq_id seq_id, int32_t i,
-                                  const llama_token ** ids, const float ** q) {
-    const auto * dist = drafter->get_q(seq_id, i);
-    if (!dist) {
-        return 0;
-    }
-    *ids = dist->ids.data();
-    *q   = dist->q.data();
-    return (int32_t) dist->ids.size();
-}
-
-llama_nextn_draft_stats llama_nextn_drafter_get_stats(const llama_nextn_drafter * drafter, llama_seq_id seq_id) {
-    return drafter->get_stats(seq_id);
 }

@@ -2,6 +2,8 @@
 
 #include "llama-nextn.h"
 
+#include "llama-nextn-batch.h"
+#include "llama-nextn-coverage.h"
 #include "llama-nextn-draw.h"
 #include "llama-nextn-length.h"
 #include "llama-nextn-state.h"
@@ -94,37 +96,19 @@ private:
     int32_t group_step(std::vector<llama_seq_id> & members);
     void    accept_group(const sequence & seq, int32_t n_sent, int32_t n_accepted, double t_verify);
 
-    void note_text(const llama_token * tokens, int32_t n_tokens);
-    void add_fixed_tokens();
-    void note_emitted(llama_token id);
-    void fit_prefix();
-
     llama_context * ctx_tgt;
     llama_context * ctx_dft;
 
     llama_nextn_draft_params params;
-    std::vector<llama_token> vocab_ids; // the user's list; empty: none
 
     int32_t n_embd;
-    int32_t n_vocab;
 
+    llama_nextn_coverage  coverage;
+    llama_nextn_batch     batch;
     std::vector<sequence> seqs;
 
     std::vector<llama_nextn_length> group_lengths;      // by the number of sequences, whose costs they are
     int32_t                         group_size = 0;     // of the last round
     int32_t                         group_sent = 0;     // longest draft of it
     bool                            group_open = false; // what its verification took is not known yet
-
-    // how well the shortlist covers what the target says
-    double  miss         = 0; // running share of its tokens that were not on it
-    int64_t n_emitted    = 0;
-    int32_t prefix_floor = 0;
-
-    // one decode's batch: views into the vectors
-    llama_batch                 batch = {};
-    std::vector<llama_pos>      pos;
-    std::vector<int32_t>        n_seq_id;
-    std::vector<llama_seq_id *> seq_ids;
-    llama_seq_id                seq_id_value = 0;
-    std::vector<int8_t>         outputs;
 };

@@ -7,42 +7,20 @@
 
 #include <algorithm>
 
-// One decode of the draft context over rows of several sequences.
+// Rows of several sequences for one decode of the draft context.
 struct llama_nextn_drafter::rows {
-    std::vector<llama_token>    tokens;
-    std::vector<float>          hidden;
-    std::vector<llama_pos>      pos;
-    std::vector<llama_seq_id>   seq_ids;
-    std::vector<llama_seq_id *> seq_id_ptrs;
-    std::vector<int32_t>        n_seq_id;
-    std::vector<int8_t>         outputs;
+    std::vector<llama_token> tokens;
+    std::vector<float>       hidden;
+    llama_nextn_batch        batch;
 
-    void add(llama_token token, const float * h, int32_t n_embd, llama_pos p, llama_seq_id seq_id, bool output) {
+    void add(llama_token token, const float * h, int32_t n_embd, llama_pos pos, llama_seq_id seq_id, bool output) {
         tokens.push_back(token);
         hidden.insert(hidden.end(), h, h + n_embd);
-        pos.push_back(p);
-        seq_ids.push_back(seq_id);
-        n_seq_id.push_back(1);
-        outputs.push_back(output);
+        batch.add(pos, seq_id, output);
     }
 
     int32_t decode(llama_nextn_drafter & drafter, bool output) {
-        if (tokens.empty()) {
-            return 0;
-        }
-        seq_id_ptrs.resize(seq_ids.size());
-        for (size_t i = 0; i < seq_ids.size(); ++i) {
-            seq_id_ptrs[i] = &seq_ids[i];
-        }
-        llama_batch batch = {};
-        batch.n_tokens    = (int32_t) tokens.size();
-        batch.token       = tokens.data();
-        batch.embd        = hidden.data();
-        batch.pos         = pos.data();
-        batch.n_seq_id    = n_seq_id.data();
-        batch.seq_id      = seq_id_ptrs.data();
-        batch.logits      = outputs.data();
-        return drafter.run(batch, output);
+        return tokens.empty() ? 0 : drafter.run(batch.view(tokens.data(), hidden.data()), output);
     }
 };
 

@@ -50,31 +50,5 @@ void llama_nextn_drafter::rewind(llama_seq_id seq_id, llama_pos n_past, const fl
                                  int32_t n_tokens) {
     const std::vector<float> zeros(n_embd, 0.0f);
     restart(seq_id, std::max(n_past, 0), carry && n_past > 0 ? carry : zeros.data());
-    note_text(tokens, n_tokens);
-}
-
-//
-// C interface
-//
-
-int32_t llama_nextn_draft_many(llama_nextn_drafter * drafter, llama_nextn_draft_request * reqs, int32_t n_reqs) {
-    return drafter->draft_many(reqs, n_reqs);
-}
-
-void llama_nextn_drafter_set_limits(llama_nextn_drafter * drafter, llama_seq_id seq_id, int32_t n_max, int32_t n_min,
-                                    float p_min) {
-    drafter->set_limits(seq_id, n_max, n_min, p_min);
-}
-
-llama_pos llama_nextn_drafter_n_past(const llama_nextn_drafter * drafter, llama_seq_id seq_id) {
-    return drafter->n_past(seq_id);
-}
-
-int32_t llama_nextn_drafter_flush(llama_nextn_drafter * drafter, llama_seq_id seq_id) {
-    return drafter->flush_all(seq_id);
-}
-
-void llama_nextn_drafter_rewind(llama_nextn_drafter * drafter, llama_seq_id seq_id, llama_pos n_past,
-                                const float * carry, const llama_token * tokens, int32_t n_tokens) {
-    drafter->rewind(seq_id, n_past, carry, tokens, n_tokens);
+    coverage.note_text(tokens, n_tokens);
 }

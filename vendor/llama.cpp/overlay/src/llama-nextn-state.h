@@ -110,6 +110,7 @@ private:
         int32_t   cell;     // its recurrent cell then
     };
 
+    void take_snapshots(const llama_ubatch & ubatch);
     void collect_best(const llama_ubatch & ubatch, const llm_graph_result & res, ggml_backend_sched_t sched);
     void collect_rows(const llm_graph_result & res, ggml_backend_sched_t sched);
     const snapshot * find_snapshot(llama_seq_id seq_id) const;
