@@ -101,6 +101,7 @@ void llama_nextn_drafter::restart(llama_seq_id seq_id, llama_pos n_true, const f
     auto * list = ctx_dft->nextn.get_shortlist();
     if (seq.drawer) {
         seq.drawer->restart();
+        seq.steady_choice = {};
         seq.steady_length = llama_nextn_length(seq.n_max);
         for (int i = 0; i < steady_known; ++i) {
             seq.steady_length.verify_took(1, 1);
@@ -296,8 +297,8 @@ bool llama_nextn_drafter::read_best(sequence & seq, int32_t i, llama_nextn_best 
     }
     if (seq.drawer) {
         const auto row = ctx_dft->nextn.get_row(i);
-        seq.drawer->read(row.data, row.size, ctx_dft->nextn.get_shortlist(), best);
-        best.p = seq.drawer->p_max();
+        seq.drawer->read(row.data, row.size, ctx_dft->nextn.get_shortlist(), best, choice_of(seq));
+        best.p = seq.drawer->get_q().p_max;
     }
     return true;
 }
@@ -407,6 +408,14 @@ void llama_nextn_drafter::set_draw(llama_seq_id seq_id, const llama_nextn_draw *
 const llama_nextn_q * llama_nextn_drafter::get_q(llama_seq_id seq_id, int32_t i) const {
     const auto & q = seqs[seq_id].q;
     return 0 <= i && i < (int32_t) q.size() ? &q[i] : nullptr;
+}
+
+bool llama_nextn_drafter::saw_p(llama_seq_id seq_id, int32_t i, const float * p) {
+    const auto * dist = get_q(seq_id, i);
+    if (dist) {
+        choice_of(seqs[seq_id]).saw(*dist, p);
+    }
+    return dist;
 }
 
 void llama_nextn_drafter::note_emitted(llama_token id) {
@@ -541,6 +550,10 @@ int32_t llama_nextn_drafter_get_q(const llama_nextn_drafter * drafter, llama_seq
     *ids = dist->ids.data();
     *q   = dist->q.data();
     return (int32_t) dist->ids.size();
+}
+
+bool llama_nextn_drafter_saw_p(llama_nextn_drafter * drafter, llama_seq_id seq_id, int32_t i, const float * p) {
+    return drafter->saw_p(seq_id, i, p);
 }
 
 llama_nextn_draft_stats llama_nextn_drafter_get_stats(const llama_nextn_drafter * drafter, llama_seq_id seq_id) {
