@@ -136,6 +136,20 @@ static IdsAndQ q_of_last_draft(const Drafter & drafter_ref, SeqId seq_id) {
     return out;
 }
 
+static void saw_p(const Drafter & drafter_ref, const std::vector<std::vector<float>> & p, SeqId seq_id) {
+    const LockedDrafter drafter(drafter_ref);
+    const int32_t seq = check_seq_id(drafter, seq_id);
+    for (size_t i = 0; i < p.size(); ++i) {
+        const llama_token * ids;
+        const float * q;
+        const int32_t n = llama_nextn_drafter_get_q(drafter->drafter, seq, static_cast<int32_t>(i), &ids, &q);
+        if (static_cast<size_t>(n) != p[i].size()) {
+            throw py::value_error(strf("p[%zu] has %zu entries; q() gave %d ids there", i, p[i].size(), n));
+        }
+        llama_nextn_drafter_saw_p(drafter->drafter, seq, static_cast<int32_t>(i), p[i].data());
+    }
+}
+
 static py::typing::Dict<py::str, py::object> stats(const Drafter & drafter_ref, SeqId seq_id) {
     llama_nextn_draft_stats s;
     {
@@ -186,6 +200,8 @@ void register_drafter(py::module_ & m) {
           "From the next begin() on draw the drafted tokens; temperature 0: take the best ones again.");
     c.def("q", &q_of_last_draft, py::arg("seq_id") = 0,
           "Ids and probabilities that each token of the last draft was drawn from; empty when they were not drawn.");
+    c.def("saw_p", &saw_p, py::arg("p"), py::arg("seq_id") = 0, nogil(),
+          "Before accept(): what the target gave to the ids of q(), for each token that it judged.");
     c.def("stats", &stats, py::arg("seq_id") = 0, "Size of the shortlist, and the running estimates.");
 }
 

@@ -352,6 +352,14 @@ class Drafter:
         """
         Go back behind tokens [n_tokens], the first of those fed; carry is what carry() gave there. False, and nothing changed, when the draft memory does not reach so far.
         """
+    def saw_p(
+        self,
+        p: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex]],
+        seq_id: int = 0,
+    ) -> None:
+        """
+        Before accept(): what the target gave to the ids of q(), for each token that it judged.
+        """
     def stats(self, seq_id: int = 0) -> dict[str, typing.Any]:
         """
         Size of the shortlist, and the running estimates.

@@ -25,7 +25,7 @@ The rules, all of them exact (the emitted text has the target's own distribution
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -33,7 +33,7 @@ import numpy as np
 from nextn.context import Context, FloatArray
 from nextn.drafting import Draws, IntArray
 from nextn.options import SamplingParams
-from nextn.sampling import Distribution, Grammar, Sampler
+from nextn.sampling import Distribution, FloatRow, Grammar, Sampler
 
 __all__ = [
     "AcceptRule",
@@ -83,7 +83,13 @@ def accept_match(draft: IntArray, logits: FloatArray, sampler: Sampler) -> Accep
 
 
 def accept_ratio(
-    draft: IntArray, logits: FloatArray, sampler: Sampler, q: Sequence[Distribution], *, is_cut: bool = False
+    draft: IntArray,
+    logits: FloatArray,
+    sampler: Sampler,
+    q: Sequence[Distribution],
+    *,
+    is_cut: bool = False,
+    saw: Callable[[FloatRow], object] = lambda p: None,
 ) -> Accepted:
     """Accept each drafted token with probability min(1, p / q).
 
@@ -94,11 +100,14 @@ def accept_ratio(
         q: What each token was drawn from, at least n_draft; beyond it, all the probability was on the drafted token.
         is_cut: One more token was drawn, from q[n_draft], and left out because p gives it nothing: it counts as
             rejected, so that the last token is a recovered one.
+        saw: Is told of each q that a token was judged by what p gives to its ids.
     """
     random = sampler.random
     for i, drafted in enumerate(draft.tolist()):
         p = sampler.distribution(logits[i])
         q_here = q[i] if i < len(q) else Distribution.certain(drafted)
+        if i < len(q):
+            saw(p.of_ids(q_here.ids))
         if random.random() * q_here[drafted] >= p[drafted]:
             return Accepted(i, _draw(sampler, p.minus(q_here)))
         sampler.note(drafted)
@@ -121,6 +130,8 @@ class AcceptRule(Protocol):
     """Whether it reads the arg-max of each row alone, so that no row need be copied."""
     draws: Draws | None
     """How the drafter shall draw its tokens; None: it takes its best ones."""
+    seen: Sequence[FloatRow]
+    """What the target gave to the ids of q, for each token that was judged last by its q."""
 
     def cut(self, draft: IntArray) -> IntArray:
         """The part of a draft [n_draft] that is worth verifying: what follows could not be accepted."""
@@ -136,6 +147,7 @@ class GreedyRule:
 
     by_argmax = True
     draws: Draws | None = None
+    seen: Sequence[FloatRow] = ()
 
     def cut(self, draft: IntArray) -> IntArray:
         """All of it."""
@@ -151,6 +163,7 @@ class MatchRule:
 
     by_argmax = False
     draws: Draws | None = None
+    seen: Sequence[FloatRow] = ()
 
     def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler
@@ -171,6 +184,7 @@ class RatioRule:
 
     def __init__(self, sampler: Sampler, draws: Draws) -> None:
         self.draws: Draws | None = draws
+        self.seen: Sequence[FloatRow] = ()
         self._sampler = sampler
         self._is_cut = False
 
@@ -183,7 +197,9 @@ class RatioRule:
     def __call__(self, draft: IntArray, ctx_tgt: Context, q: Sequence[Distribution]) -> Accepted:
         """See accept_ratio()."""
         is_cut, self._is_cut = self._is_cut, False
-        return accept_ratio(draft, ctx_tgt.logits_view(), self._sampler, q, is_cut=is_cut)
+        seen: list[FloatRow] = []
+        self.seen = seen
+        return accept_ratio(draft, ctx_tgt.logits_view(), self._sampler, q, is_cut=is_cut, saw=seen.append)
 
 
 def make_rule(params: SamplingParams, prompt: Iterable[int] = (), grammar: Grammar | None = None) -> AcceptRule:

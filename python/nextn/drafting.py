@@ -13,7 +13,7 @@ import numpy.typing as npt
 from nextn import _core
 from nextn.context import Context, FloatArray
 from nextn.options import DraftParams, SamplingParams, check_int
-from nextn.sampling import Distribution
+from nextn.sampling import Distribution, FloatRow
 
 __all__ = [
     "Drafter",
@@ -97,6 +97,10 @@ class DrawingDrafter(Drafter, Protocol):
 
     def cut(self, n_draft: int) -> None:
         """Only the first n_draft tokens of the last draft go to the target."""
+        ...
+
+    def saw_p(self, p: Sequence[FloatRow]) -> None:
+        """Before accept(): what the target gave to the ids of q(), for each token that it judged."""
         ...
 
 
@@ -248,6 +252,10 @@ class HeadDrafter:
     def cut(self, n_draft: int) -> None:
         """Only these go to the target."""
         del self._round[1 + n_draft :]
+
+    def saw_p(self, p: Sequence[FloatRow]) -> None:
+        """Learn where a draft had better be drawn, and where the best token is the better guess."""
+        self._core.saw_p([row.tolist() for row in p])
 
     def accept(self, n_accepted: int) -> None:
         """Take the target's rows of id_last and the accepted tokens, and what the verdict cost."""

@@ -266,6 +266,8 @@ class Speculator(Forms):
     def _accept(self, state: State, draft: IntArray) -> Accepted:
         """Compare the draft with what the target itself chooses at each position."""
         accepted = state.rule(draft, self._ctx_tgt, self._drawing.q() if self._drawing else ())
+        if self._drawing and state.rule.seen:
+            self._drawing.saw_p(state.rule.seen)
         if state.logprobs is not None:
             kept = [*draft[: accepted.n_accepted].tolist(), accepted.id_next]
             state.logprobs.note(kept, self._ctx_tgt.logits_view())

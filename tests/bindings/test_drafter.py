@@ -158,7 +158,7 @@ def test_any_order_of_freeing(demo, tokens, order):
         gc.collect()
 
 
-SHARPNESS = 5  # the engine's constant
+SHARPNESS, OPEN_BELOW, SURE_FROM = 1.5, 0.3, 0.9  # the engine's constants
 DRAW = {"temperature": 0.7, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "seed": 5, "steady": False}
 
 
@@ -187,7 +187,14 @@ def ready(pair, tokens, n_vocab=-1, **draw):
 @pytest.mark.parametrize("n_vocab", [-1, 512])
 @pytest.mark.parametrize(
     "draw",
-    [{}, {"temperature": 2.0}, {"top_k": 5}, {"top_p": 0.6, "temperature": 1.5}, {"min_p": 0.05}],
+    [
+        {},
+        {"temperature": 2.0},
+        {"temperature": 0.05},
+        {"top_k": 5},
+        {"top_p": 0.6, "temperature": 1.5},
+        {"min_p": 0.05},
+    ],
     ids=str,
 )
 def test_q_is_the_heads_distribution(pair, tokens, n_vocab, draw):
@@ -211,21 +218,81 @@ def test_q_is_the_heads_distribution(pair, tokens, n_vocab, draw):
     n_kept = min(draw["top_k"] or 256, 256, int((weights >= draw["min_p"]).sum()))
     if draw["top_p"] < 1:
         n_kept = min(n_kept, int(np.searchsorted(np.cumsum(weights) / weights.sum(), draw["top_p"])) + 1)
-    kept = {i for i in best[:n_kept] if row[i] - row[best[0]] >= -12 * draw["temperature"]}
-    assert kept == set(ids.tolist())
-    expected = np.exp((row[ids] - row[best[0]]) / draw["temperature"])
-    sharp = expected**SHARPNESS
-    np.testing.assert_allclose(q, sharp / sharp.sum(), rtol=2e-2, atol=1e-6)
+    kept = np.sort([i for i in best[:n_kept] if row[i] - row[best[0]] >= -12 * draw["temperature"]])
+    head = np.exp((row[kept] - row[best[0]]) / draw["temperature"])
+    is_open, is_sure = head.sum() * OPEN_BELOW > 1, head.sum() * SURE_FROM <= 1
+    assert ids.tolist() == ([best[0]] if is_sure else kept.tolist())
+    expected = head**SHARPNESS if is_open else (ids == best[0]).astype(float)
+    np.testing.assert_allclose(q, expected / expected.sum(), rtol=2e-2, atol=1e-6)
 
 
 def test_drafts_are_drawn_from_q(pair, tokens):
-    drafter = ready(pair, tokens, temperature=1.5, top_k=8)
+    drafter = ready(pair, tokens, temperature=4.0, top_k=8)
     n = 4000
     drawn = [drafter.draft(300, 1)[0] for _ in range(n)]  # again and again from the same place
     (ids, q), *_ = drafter.q()
     counts = np.array([drawn.count(i) for i in ids])
     assert counts.sum() == n
+    assert np.all(q > 0)
     assert chi_square_p(counts, q.astype(float) / q.sum() * n) > 1e-4
+
+
+def judged(drafter, n, targets):
+    """What the next draft's first token is drawn from, after n that were judged by what targets() made of its q."""
+    for _ in range(n):
+        drafter.draft(300, 1)
+        drafter.saw_p([targets(*drafter.q()[0])])
+    drafter.draft(300, 1)
+    return drafter.q()[0][1]
+
+
+def decided(ids, q):
+    """The target is sure of the head's best token."""
+    return (np.arange(len(ids)) == q.argmax()).astype(float)
+
+
+def undecided(ids, q):
+    """The target would as well take any other of them."""
+    return np.full(len(ids), 1 / len(ids))
+
+
+# At first, what is drawn from the one is the best token, and from the other any.
+WIDTHS = pytest.mark.parametrize("draw", [{"top_k": 2}, {"top_k": 8, "temperature": 4.0}], ids=str)
+
+
+@WIDTHS
+def test_whether_tokens_are_drawn_is_learnt(pair, tokens, draw):
+    drafter = ready(pair, tokens, **draw)
+    assert (judged(drafter, 0, decided).max() == 1) == (draw["top_k"] == 2)
+    assert judged(drafter, 150, undecided).max() < 1
+    assert judged(drafter, 300, decided).max() == 1
+    drafter.begin()  # it stays
+    drafter.feed(tokens)
+    assert judged(drafter, 0, decided).max() == 1
+    assert judged(drafter, 300, undecided).max() < 1
+
+
+@WIDTHS
+def test_a_steady_request_forgets_what_was_learnt(pair, tokens, draw):
+    drafter = ready(pair, tokens, **draw, steady=True)
+    before = judged(drafter, 0, decided)
+    after = judged(drafter, 300, decided if before.max() < 1 else undecided)
+    assert (after.max() == 1) != (before.max() == 1)
+    drafter.begin()
+    drafter.feed(tokens)
+    np.testing.assert_array_equal(judged(drafter, 0, decided), before)
+
+
+def test_p_belongs_to_the_ids_of_q(pair, tokens):
+    drafter = ready(pair, tokens, temperature=2.0)
+    drafter.draft(300, 1)
+    n = len(drafter.q()[0][0])
+    with pytest.raises(ValueError, match=rf"p\[0\] has {n + 1} entries; q\(\) gave {n} ids"):
+        drafter.saw_p([[0.0] * (n + 1)])
+    with pytest.raises(ValueError, match=r"p\[1\] has 1 entries; q\(\) gave 0 ids"):
+        drafter.saw_p([[0.0] * n, [1.0]])
+    drafter.saw_p([[float("nan")] * n])  # tells nothing
+    drafter.saw_p([])
 
 
 def test_the_same_seed_gives_the_same_drafts(pair, tokens):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from nextn import Context, DraftParams, Model, SamplingParams, Speculator
 from nextn.accept import Accepted, RatioRule, make_rule
+from nextn.drafting import Draws, HeadDrafter
 from nextn.sampling import Distribution, Grammar
 from sampling_definition import chi_square_p, expected
 
@@ -225,10 +226,20 @@ class Broken:
 
 
 @pytest.mark.parametrize(
-    "draft", [DraftParams(n_max=3), DraftParams(n_max=3, adaptive=False, p_min=0.4)], ids=["adaptive", "p_min"]
+    ("draft", "steady"),
+    [
+        (DraftParams(n_max=3), True),
+        (DraftParams(n_max=3, adaptive=False, p_min=0.25), True),
+        (DraftParams(n_max=3, adaptive=False), False),
+    ],
+    ids=["adaptive", "p_min", "what is learnt stays"],
 )
-def test_the_first_three_tokens_of_a_speculator(rows, draft):
-    """All of it: the engine draws the drafts and chooses their lengths."""
+def test_the_first_three_tokens_of_a_speculator(rows, draft, steady, monkeypatch):
+    """All of it: the engine draws the drafts, or takes its best tokens, and chooses their lengths."""
+    drawn = []
+    like, q_of = Draws.like, HeadDrafter.q
+    monkeypatch.setattr(Draws, "like", lambda *args: dataclasses.replace(like(*args), steady=steady))
+    monkeypatch.setattr(HeadDrafter, "q", lambda drafter: drawn.extend(q := q_of(drafter)) or q)
     params = SamplingParams(temperature=0.8, top_k=5)
     options = {"temperature": 0.8, "top_k": 5, "max_tokens": 4}
     sizes = {"n_ctx": 64, "n_batch": 16, "n_ubatch": 16, "n_threads": 1}
@@ -237,5 +248,6 @@ def test_the_first_three_tokens_of_a_speculator(rows, draft):
         results = [spec.generate(PROMPT, seed=seed, logit_bias=banned, **options) for seed in range(N_DRAWS // 16)]
     accepted = sum(result.stats.draft_n_accepted for result in results)
     assert 0 < accepted < sum(result.stats.draft_n for result in results)
+    assert 0 < np.mean([q.p.max() == 1 for q in drawn]) < 1
     probabilities = joint(rows, dataclasses.replace(params, logit_bias=banned), len(results))
     assert p_value([result.tokens[:3] for result in results], probabilities) >= SIGNIFICANT

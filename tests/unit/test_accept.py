@@ -167,6 +167,17 @@ def test_ratio_without_q_is_as_if_the_token_were_certain():
     assert accept_ratio(ids(1), P, with_numbers(0.301, 0.72), []) == (0, 2)  # 0.5 and 0.2 are left
 
 
+def test_ratio_tells_what_p_gives_to_the_ids_of_q():
+    for numbers, n_judged in (((0.1, 0.1, 0.1), 2), ((0.1, 0.99, 0.1), 2), ((0.99, 0.1), 1)):
+        seen = []
+        q = Distribution(np.array([1, 7]), np.array([0.8, 0.2]))  # token 7 is none of p
+        rows = np.vstack([P, P[:1]])
+        accept_ratio(ids(1, 1), rows, with_numbers(*numbers), [q, q], saw=seen.append)
+        np.testing.assert_allclose(seen, [[0.3, 0.0], [0.6, 0.0]][:n_judged], rtol=1e-6)
+    accept_ratio(ids(1), P, with_numbers(0.1, 0.1), [], saw=seen.append)  # it was not drawn
+    assert len(seen) == 1
+
+
 def test_a_token_that_was_cut_counts_as_rejected():
     assert accept_ratio(ids(), P[:1], with_numbers(0.59), [Q], is_cut=True) == (0, 0)
     assert accept_ratio(ids(), P[:1], with_numbers(0.61), [Q], is_cut=True) == (0, 2)

@@ -12,7 +12,17 @@
 from nextn.sampling.chain import Chain, Penalties
 from nextn.sampling.distribution import Distribution
 from nextn.sampling.grammar import Grammar
-from nextn.sampling.rows import argmax_rows, softmax, top_positions
+from nextn.sampling.rows import FloatRow, argmax_rows, softmax, top_positions
 from nextn.sampling.sampler import Sampler
 
-__all__ = ["Chain", "Distribution", "Grammar", "Penalties", "Sampler", "argmax_rows", "softmax", "top_positions"]
+__all__ = [
+    "Chain",
+    "Distribution",
+    "FloatRow",
+    "Grammar",
+    "Penalties",
+    "Sampler",
+    "argmax_rows",
+    "softmax",
+    "top_positions",
+]

@@ -41,6 +41,17 @@ class Distribution:
         at = int(np.searchsorted(self.ids, token))
         return float(self.p[at]) if at < self.ids.size and self.ids[at] == token else 0.0
 
+    def of_ids(self, ids: IdRow) -> FloatRow:
+        """The probabilities of tokens ids [n]."""
+        at, found = self._find(ids)
+        p: FloatRow = np.where(found, self.p[at], 0)
+        return p
+
+    def _find(self, ids: IdRow) -> tuple[IdRow, npt.NDArray[np.bool_]]:
+        """Where ids [n] are, and whether they are there."""
+        at = np.minimum(np.searchsorted(self.ids, ids), self.ids.size - 1)
+        return at, self.ids[at] == ids
+
     def draw(self, u: float) -> int:
         """The token at u, 0 <= u < 1, in the cumulative distribution."""
         # float64 sums of blocks first: one long cumulative sum costs ten times as much
@@ -65,8 +76,7 @@ class Distribution:
         Nothing is left when the two are the same but for rounding; then it is self.
         """
         rest = self.p.astype(np.float64)
-        at = np.minimum(np.searchsorted(self.ids, other.ids), self.ids.size - 1)
-        shared = self.ids[at] == other.ids
+        at, shared = self._find(other.ids)
         rest[at[shared]] -= other.p[shared]
         np.maximum(rest, 0.0, out=rest)
         total = rest.sum()

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <random>
+#include <vector>
 
 // Whether the ratio decides: asked for or, as long as no seed is given, wherever all of the target's probabilities are
 // at hand. A grammar is asked about single tokens, other selecting samplers have no probabilities.
@@ -69,8 +70,31 @@ struct common_nextn_q {
         if (n == 0) {
             return id == drafted ? 1.0f : 0.0f;
         }
+        const int32_t i = find(id);
+        return i < n ? q[i] : 0.0f;
+    }
+
+    // What the target gives to the ids [n].
+    std::vector<float> of_ids(const llama_token_data_array & p) const {
+        std::vector<float> found(n, 0.0f);
+        for (size_t c = 0; c < p.size; ++c) {
+            if (p.sorted && p.data[c].p < negligible) {
+                break;
+            }
+            const int32_t i = find(p.data[c].id);
+            if (i < n) {
+                found[i] = p.data[c].p;
+            }
+        }
+        return found;
+    }
+
+private:
+    static constexpr float negligible = 1e-4f;
+
+    int32_t find(llama_token id) const { // n: not there
         const auto * it = std::lower_bound(ids, ids + n, id);
-        return it != ids + n && *it == id ? q[it - ids] : 0.0f;
+        return it != ids + n && *it == id ? (int32_t) (it - ids) : n;
     }
 };
 

@@ -200,8 +200,12 @@ struct common_speculative_impl_nextn : public common_speculative_impl {
             const bool  last = i == draft.size();
             if (!last) {
                 common_nextn_q q;
-                q.n = llama_nextn_drafter_get_q(drafter, seq_id, (int32_t) i, &q.ids, &q.q);
-                id  = (*judge)(*common_sampler_get_candidates(smpl, false), q, draft[i]);
+                q.n            = llama_nextn_drafter_get_q(drafter, seq_id, (int32_t) i, &q.ids, &q.q);
+                const auto & p = *common_sampler_get_candidates(smpl, false);
+                if (q.n > 1) {
+                    llama_nextn_drafter_saw_p(drafter, seq_id, (int32_t) i, q.of_ids(p).data());
+                }
+                id = (*judge)(p, q, draft[i]);
             }
             common_sampler_accept(smpl, id, true);
             result.push_back(id);

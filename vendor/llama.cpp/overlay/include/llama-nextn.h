@@ -177,6 +177,11 @@ LLAMA_API bool llama_nextn_drafter_set_draw(struct llama_nextn_drafter * drafter
 LLAMA_API int32_t llama_nextn_drafter_get_q(const struct llama_nextn_drafter * drafter, llama_seq_id seq_id, int32_t i,
                                             const llama_token ** ids, const float ** q);
 
+// Before the round is reported: what the target gave to these ids, where it judged that token. From that is learnt
+// whether drafts had better be drawn or the head's best tokens. False when token i was not drawn.
+LLAMA_API bool llama_nextn_drafter_saw_p(struct llama_nextn_drafter * drafter, llama_seq_id seq_id, int32_t i,
+                                         const float * p);
+
 // What a server with several sequences needs besides.
 
 struct llama_nextn_draft_request {

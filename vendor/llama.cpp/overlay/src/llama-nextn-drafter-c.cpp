@@ -109,6 +109,10 @@ void llama_nextn_drafter_rewind(llama_nextn_drafter * drafter, llama_seq_id seq_
     drafter->rewind(seq_id, n_past, carry, tokens, n_tokens);
 }
 
+bool llama_nextn_drafter_saw_p(llama_nextn_drafter * drafter, llama_seq_id seq_id, int32_t i, const float * p) {
+    return drafter->saw_p(seq_id, i, p);
+}
+
 llama_nextn_draft_stats llama_nextn_drafter_get_stats(const llama_nextn_drafter * drafter, llama_seq_id seq_id) {
     return drafter->get_stats(seq_id);
 }

@@ -47,6 +47,7 @@ void llama_nextn_drafter::restart(llama_seq_id seq_id, llama_pos n_true, const f
     seq.q.clear();
     if (seq.drawer) {
         seq.drawer->restart();
+        seq.steady_choice = {};
         seq.steady_length = llama_nextn_length(seq.n_max);
         for (int i = 0; i < steady_known; ++i) {
             seq.steady_length.verify_took(1, 1);
@@ -211,8 +212,8 @@ bool llama_nextn_drafter::read_best(sequence & seq, int32_t i, llama_nextn_best 
     }
     if (seq.drawer) {
         const auto row = ctx_dft->nextn.get_row(i);
-        seq.drawer->read(row.data, row.size, ctx_dft->nextn.get_shortlist(), best);
-        best.p = seq.drawer->p_max();
+        seq.drawer->read(row.data, row.size, ctx_dft->nextn.get_shortlist(), best, choice_of(seq));
+        best.p = seq.drawer->get_q().p_max;
     }
     return true;
 }
@@ -318,6 +319,14 @@ void llama_nextn_drafter::set_draw(llama_seq_id seq_id, const llama_nextn_draw *
 const llama_nextn_q * llama_nextn_drafter::get_q(llama_seq_id seq_id, int32_t i) const {
     const auto & q = seqs[seq_id].q;
     return 0 <= i && i < (int32_t) q.size() ? &q[i] : nullptr;
+}
+
+bool llama_nextn_drafter::saw_p(llama_seq_id seq_id, int32_t i, const float * p) {
+    const auto * dist = get_q(seq_id, i);
+    if (dist) {
+        choice_of(seqs[seq_id]).saw(*dist, p);
+    }
+    return dist;
 }
 
 llama_nextn_draft_stats llama_nextn_drafter::get_stats(llama_seq_id seq_id) const {

@@ -33,6 +33,7 @@ struct llama_nextn_drafter {
 
     void                  set_draw(llama_seq_id seq_id, const llama_nextn_draw * draw);
     const llama_nextn_q * get_q(llama_seq_id seq_id, int32_t i) const;
+    bool                  saw_p(llama_seq_id seq_id, int32_t i, const float * p);
 
     const float *           get_carry(llama_seq_id seq_id);
     llama_nextn_draft_stats get_stats(llama_seq_id seq_id) const;
@@ -70,8 +71,9 @@ private:
         int32_t                  n_steps      = 0; // draft steps paid
         int32_t                  n_graphs_tgt = 0; // that the target had built before this round's verification
 
-        std::optional<llama_nextn_drawer> drawer; // none: the best tokens
-        std::vector<llama_nextn_q>        q;      // of the drawn tokens
+        std::optional<llama_nextn_drawer> drawer;        // none: the best tokens
+        std::vector<llama_nextn_q>        q;             // of the drawn tokens
+        llama_nextn_choice                steady_choice; // of a request whose drafts depend on nothing before it
 
         bool                 steady() const { return drawer && drawer->steady(); }
         llama_nextn_length & get_length() { return steady() ? steady_length : length; }
@@ -99,7 +101,10 @@ private:
     llama_context * ctx_tgt;
     llama_context * ctx_dft;
 
+    llama_nextn_choice & choice_of(sequence & seq) { return seq.steady() ? seq.steady_choice : choice; }
+
     llama_nextn_draft_params params;
+    llama_nextn_choice       choice; // of all sequences
 
     int32_t n_embd;
 

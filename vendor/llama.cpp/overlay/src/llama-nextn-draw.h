@@ -4,6 +4,7 @@
 #include "llama-nextn.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <random>
@@ -13,13 +14,55 @@
 struct llama_nextn_q {
     std::vector<llama_token> ids;
     std::vector<float>       q;
-    std::vector<float>       head; // before it was sharpened
+    std::vector<float>       open;      // q where the target seems to have a choice; else all of q is on the best token
+    size_t                   best  = 0; // index of the head's best token
+    float                    p_max = 1; // and its probability
+};
+
+// Whether the target has a choice to make where the head is unsure. In most texts it has none: it is sure of one token,
+// and the head's best one is the best guess. Where it has one, a token drawn from the head's distribution is accepted
+// more often. For each judged token both shares are known, whatever was drawn: this keeps their difference, fading,
+// for ranges of the head's largest probability. Any q is right as long as it is fixed before the draw.
+class llama_nextn_choice {
+public:
+    // Beyond the ranges there is nothing to learn: the best token is taken.
+    static bool is_sure(float p_max) { return range_of(p_max) == n_ranges; }
+
+    bool is_open(float p_max) const {
+        const size_t i = range_of(p_max);
+        return i < n_ranges && gains[i] > 0;
+    }
+
+    // p: what the target gave to the ids of dist.
+    void saw(const llama_nextn_q & dist, const float * p) {
+        const size_t range = range_of(dist.p_max);
+        if (range == n_ranges) {
+            return;
+        }
+        double gain = -p[dist.best];
+        for (size_t i = 0; i < dist.ids.size(); ++i) {
+            gain += std::min(p[i], dist.open[i]);
+        }
+        if (std::isfinite(gain)) {
+            gains[range] += (1 - fade) * (start[range] - gains[range]) + gain;
+        }
+    }
+
+private:
+    static constexpr size_t n_ranges = 4;
+    static constexpr double fade     = 0.99;
+
+    static constexpr std::array<float, n_ranges>  ends  = {0.3f, 0.5f, 0.7f, 0.9f};
+    static constexpr std::array<double, n_ranges> start = {1, -1, -1, -1}; // in tokens
+
+    static size_t range_of(float p_max) { return std::upper_bound(ends.begin(), ends.end(), p_max) - ends.begin(); }
+
+    std::array<double, n_ranges> gains = start;
 };
 
 // Draws tokens from rows of a draft head's logits, cut as the target's sampler cuts its own rows: top_k, top_p and
-// min_p on the probabilities at temperature 1, then the temperature. What a head is unsure of the target
-// often is not, so that can be sharpened. Any q is right for the acceptance by ratio, as long as the token is drawn
-// from the q that is handed out; one that resembles the target's p is accepted more often.
+// min_p on the probabilities at temperature 1, then the temperature. What resembles the target's p is accepted more
+// often, and that is a little sharper than what the head gives.
 class llama_nextn_drawer {
 public:
     explicit llama_nextn_drawer(const llama_nextn_draw & params) : params(params), rng(params.seed) {}
@@ -29,17 +72,15 @@ public:
     bool steady() const { return params.steady; }
 
     // The distribution of a row [prefix; extra]; best: its best token and the probability of that at temperature 1.
-    void read(const float * row, int64_t n_row, const llama_nextn_shortlist * list, const llama_nextn_best & best);
-
-    // The head's largest probability: what is known before a token is drawn.
-    float p_max() const { return *std::max_element(dist.head.begin(), dist.head.end()); }
+    void read(const float * row, int64_t n_row, const llama_nextn_shortlist * list, const llama_nextn_best & best,
+              const llama_nextn_choice & choice);
 
     size_t draw(); // index into get_q()
 
     const llama_nextn_q & get_q() const { return dist; }
 
 private:
-    static constexpr float  sharpness = 5;   // best for predictable texts, and better than none for open ones
+    static constexpr float  sharpness = 1.5f;
     static constexpr float  reach     = 12;  // less likely than e^-12 of the best: not worth a look
     static constexpr size_t n_max     = 256; // ids kept
 
@@ -69,13 +110,15 @@ inline void llama_nextn_drawer::keep_best(size_t n) {
 }
 
 inline void llama_nextn_drawer::read(const float * row, int64_t n_row, const llama_nextn_shortlist * list,
-                                     const llama_nextn_best & best) {
+                                     const llama_nextn_best & best, const llama_nextn_choice & choice) {
     const int64_t n_prefix    = list ? list->get_n_prefix() : n_row;
     const float   temperature = std::max(params.temperature, 1e-6f);
 
     dist.ids.assign(1, best.id);
     dist.q.assign(1, 1.0f);
-    dist.head       = dist.q;
+    dist.open       = dist.q;
+    dist.best       = 0;
+    dist.p_max      = 1;
     const float max = n_row > 0 ? *std::max_element(row, row + n_row) : NAN;
     if (!std::isfinite(max)) {
         return; // whatever is proposed, the target decides
@@ -103,14 +146,27 @@ inline void llama_nextn_drawer::read(const float * row, int64_t n_row, const lla
 
     dist.ids.clear();
     dist.q.clear();
-    dist.head.clear();
+    dist.open.clear();
     for (const auto & c : candidates) {
         dist.ids.push_back(c.id);
-        dist.head.push_back(std::exp((c.logit - max) / temperature));
-        dist.q.push_back(std::pow(dist.head.back(), sharpness));
+        dist.q.push_back(std::exp((c.logit - max) / temperature));
+        dist.open.push_back(std::pow(dist.q.back(), sharpness));
     }
-    normalize(dist.head);
     normalize(dist.q);
+    normalize(dist.open);
+    dist.best  = std::max_element(dist.q.begin(), dist.q.end()) - dist.q.begin();
+    dist.p_max = dist.q[dist.best];
+    if (choice.is_open(dist.p_max)) {
+        dist.q = dist.open;
+    } else if (llama_nextn_choice::is_sure(dist.p_max)) {
+        dist.ids.assign(1, dist.ids[dist.best]);
+        dist.q.assign(1, 1.0f);
+        dist.open = dist.q;
+        dist.best = 0;
+    } else {
+        dist.q.assign(dist.ids.size(), 0.0f);
+        dist.q[dist.best] = 1;
+    }
 }
 
 inline void llama_nextn_drawer::normalize(std::vector<float> & p) {
