@@ -23,6 +23,7 @@ class Handler(BaseHTTPRequestHandler):
     """A llama-server's manners; class attributes say what it does."""
 
     obeys = True
+    tells = False  # what the patched server's timings say besides
     broken: str | None = None
     asked: list[tuple[str, dict]] = []  # noqa: RUF012
 
@@ -51,6 +52,9 @@ class Handler(BaseHTTPRequestHandler):
         timings = {"prompt_n": 5, "prompt_ms": 2.0, "predicted_n": 11, "predicted_ms": 100.0}
         if n_draft:
             timings |= {"draft_n": 2 * n_draft, "draft_n_accepted": n_draft, "predicted_ms": 50.0}
+        if self.tells:
+            timings |= {"n_rounds": 2 if n_draft else 0, "draft_ms": 3.0, "verify_ms": 40.0}
+            timings |= {"drafted_per_position": [2] * n_draft, "accepted_per_position": [n_draft][:n_draft]}
         if self.broken == "timings":
             self.answer({"content": "x", "choices": [{"message": {"content": "x"}, "finish_reason": "stop"}]})
         elif self.path == "/completion":
@@ -68,8 +72,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def made_up_server(**manners):
-    handler = type("ThisHandler", (Handler,), {"asked": [], **manners})
+def made_up_server(*, base=Handler, **manners):
+    handler = type("ThisHandler", (base,), {"asked": [], **manners})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -103,6 +107,29 @@ def test_requests_switch_drafting():
     assert (rows["plain"].completion_tokens, rows["plain"].predicted_ms) == (11, 100.0)
     assert rows["plain"].text_sha256 == hash_text("hm text")
     assert rows["plain"].tokens_sha256 is None
+
+
+def test_what_only_the_patched_server_tells():
+    with made_up_server(tells=True) as (url, _), ServerRunner(ARMS, url) as runner:
+        rows = {arm.name: runner.run(arm, request()) for arm in ARMS}
+    drafting, plain = rows["n_max=2"], rows["plain"]
+    assert (drafting.drafted_per_position, drafting.accepted_per_position) == ([2, 2], [2, 0])
+    assert (drafting.draft_ms, drafting.verify_ms) == (3.0, 40.0)
+    assert drafting.n_rounds == 8  # two with a draft, six without
+    assert (plain.drafted_per_position, plain.accepted_per_position, plain.n_rounds) == ([], [], 10)
+
+
+def test_rounds_whose_tokens_were_cut_off_count():
+    class CutOff(Handler):
+        """Of the accepted tokens the last ones lay behind the end of the text."""
+
+        def answer(self, body, status=200):
+            if "timings" in body:
+                body["timings"] |= {"draft_n": 20, "draft_n_accepted": 9, "n_rounds": 5}
+            super().answer(body, status)
+
+    with made_up_server(base=CutOff) as (url, _), ServerRunner(ARMS, url) as runner:
+        assert runner.run(ARMS[-1], request()).n_rounds == 5
 
 
 def test_raw_prompts_go_to_completion():
@@ -201,3 +228,25 @@ def test_real_servers(tmp_path):
     assert plain_arm["draft_n"] == 0
     assert draft_arm["acceptance"]["value"] > 0.5
     assert all(60 < row["prompt_tokens"] <= 121 for row in receipt["rows"] if row["n_context"])
+
+
+def test_the_patched_server_tells_the_positions(tmp_path):
+    """Rows of the patched server hold what rows of a model in this process hold, and the same figures come of them."""
+    with real_server("--spec-type", "nextn", "--spec-draft-n-max", "3", "--no-spec-draft-adaptive") as url:
+        options = BenchOptions(max_tokens=40, contexts=(120,), n_sweep_prompts=1)
+        with ServerRunner(ARMS, url) as runner:
+            receipt = run_bench(runner, load_suite().part(3), ARMS, options, tmp_path / "r.json")
+    for row in receipt["rows"]:
+        drafted, accepted = row["drafted_per_position"], row["accepted_per_position"]
+        assert (sum(drafted), sum(accepted)) == (row["draft_n"], row["draft_n_accepted"])
+        assert all(a <= d for a, d in zip(accepted, drafted, strict=True))
+        assert row["completion_tokens"] - 1 <= row["n_rounds"] + row["draft_n_accepted"]
+        assert row["draft_ms"] is not None and row["verify_ms"] is not None
+        assert len(drafted) == {"plain": 0, "plain again": 0, "n_max=2": 2}.get(row["arm"], 3)
+    summary = summarise(receipt)
+    assert summary["exactness"]["different"] == []
+    arms = {arm["arm"]: arm for arm in summary["arms"]}
+    assert {name: len(arm["positions"]) for name, arm in arms.items()} == {
+        "plain": 0, "plain again": 0, "as started": 3, "n_max=2": 2,
+    }  # fmt: skip
+    assert arms["as started"]["positions"][0]["acceptance"]["value"] > 0.5

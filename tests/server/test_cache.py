@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import nextn
 import pytest
 
@@ -65,6 +67,54 @@ def test_another_answer_to_the_same_question(client, prompts) -> None:
     wanted = cold(client, turn)
     complete(client, turn, temperature=1.5, seed=3)  # the slot holds another answer now
     assert_same(complete(client, turn), wanted)
+
+
+def test_context_checkpoint_in_the_middle_of_a_prompt(client, prompts) -> None:
+    """Two long questions that begin alike: the second one goes on from a checkpoint within the first."""
+    words = ", ".join(["red", "green", "blue"] * 12)
+    first, second = (
+        prompt.replace("<|im_end|>", f" {words}. {question}<|im_end|>", 1)
+        for prompt, question in ((prompts[10], "Why?"), (prompts[10], "What does it mean?"))
+    )
+    with nextn.Server(draft=FIXED, extra_args=["--ubatch-size", "32"], **SIZES) as server, server.client() as own:
+        wanted = complete(own, second, cache_prompt=False)
+        complete(own, first, cache_prompt=False)
+        assert_same(complete(own, second), wanted)
+
+
+def idle(server: nextn.Server) -> None:
+    """Wait until no slot works."""
+    end = time.monotonic() + 60
+    while any(slot["is_processing"] for slot in server.slots()):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_same_prompt_after_a_cancelled_answer(single, client, prompts) -> None:
+    for n_lines, prompt in ((1, prompts[11]), (6, prompts[12])):
+        wanted = cold(client, prompt)
+        client.post("/slots/0?action=erase").raise_for_status()
+        body = {"prompt": prompt, "n_predict": 900, "temperature": 0.7, "seed": 1, "ignore_eos": True, "stream": True}
+        with client.stream("POST", "/completion", json=body) as response:
+            lines = (line for line in response.iter_lines() if line)
+            assert len([next(lines) for _ in range(n_lines)]) == n_lines
+        idle(single)
+        assert single.slots()[0]["n_prompt_tokens"] < 800  # it was not written to its end
+        assert_same(complete(client, prompt), wanted)
+
+
+def test_prompts_after_a_cancelled_prompt(single, client, prompts) -> None:
+    """The one that was cancelled while it was read, and the next turn."""
+    long = prompts[13].replace("<|im_end|>", " and so on" * 200 + "<|im_end|>", 1)
+    wanted = cold(client, long)
+    client.post("/slots/0?action=erase").raise_for_status()
+    with pytest.raises(httpx.ReadTimeout):
+        client.post("/completion", json={"prompt": long, "n_predict": 300}, timeout=httpx.Timeout(60, read=0.01))
+    idle(single)
+    again = complete(client, long)
+    assert (again["tokens"], drafted(again)) == (wanted["tokens"], drafted(wanted))
+    turn = second_turn(client, long)
+    assert_same(complete(client, turn), cold(client, turn))
 
 
 def test_text_that_was_kept_aside(client, prompts) -> None:

@@ -11,7 +11,7 @@ import gguf
 import make_tiny_gguf
 import numpy as np
 import pytest
-from tiny_gguf import PRESETS, Shape, make, writer
+from tiny_gguf import PRESETS, Shape, make, make_projector, writer
 from tiny_gguf.vocab import SPECIAL_TOKENS, byte_characters, synthetic_vocab
 
 TINY = [name for name in PRESETS if not name.startswith("shape-")]
@@ -210,3 +210,11 @@ def test_wrong_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         make_tiny_gguf.main([str(tmp_path / "m.gguf"), "--n-vocab", "12"])
     assert "n_vocab must be at least 263, got 12" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_projector_depends_on_seed_and_width_alone(tmp_path: Path) -> None:
+    first = make_projector(tmp_path / "a.gguf", 48, seed=3)
+    assert make_projector(tmp_path / "b.gguf", 48, seed=3).read_bytes() == first.read_bytes()
+    assert make_projector(tmp_path / "c.gguf", 48, seed=4).read_bytes() != first.read_bytes()
+    assert read(first)["mm.2.weight"].shape[0] == 48
+    assert meta(first)["clip.vision.projection_dim"] == 48

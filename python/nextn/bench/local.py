@@ -10,7 +10,7 @@ from typing import Any
 from nextn import _core
 from nextn.bench.machine import engine_files, file_facts
 from nextn.bench.plan import Arm
-from nextn.bench.runner import Measured, Request, hash_text, hash_tokens
+from nextn.bench.runner import Measured, Request, hash_text, hash_tokens, pad
 from nextn.bench.suite import Message
 from nextn.chat import ChatPrompter
 from nextn.context import Context
@@ -93,11 +93,10 @@ class LocalRunner:
                 drafted[position] += 1
         assert last is not None and last.finish_reason is not None  # a stream ends with a reason
         stats = last.stats
-        accepted = stats.accepted_per_position
         return Measured(
             **{name: getattr(stats, name) for name in _IN_BOTH},
             drafted_per_position=drafted,
-            accepted_per_position=[*accepted, *[0] * (len(drafted) - len(accepted))],
+            accepted_per_position=pad(stats.accepted_per_position, len(drafted)),
             finish_reason=last.finish_reason,
             tokens_sha256=hash_tokens(tokens),
             text_sha256=hash_text("".join(text)),

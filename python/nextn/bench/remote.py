@@ -8,7 +8,7 @@ from typing import Any
 
 from nextn.bench.machine import file_facts
 from nextn.bench.plan import Arm
-from nextn.bench.runner import Measured, Request, hash_text, hash_tokens
+from nextn.bench.runner import Measured, Request, hash_text, hash_tokens, pad
 from nextn.bench.suite import Message
 from nextn.errors import ServerError
 
@@ -112,18 +112,23 @@ class ServerRunner:
                 " Start one server for each arm and name them: --server plain=URL --server drafting=URL"
             )
         tokens = answer.get("tokens")
+        n_predicted = int(timings["predicted_n"])
+        drafted, accepted = timings.get("drafted_per_position"), timings.get("accepted_per_position")
+        # Each round adds one token to those accepted. Rounds whose last tokens were cut off are in the server's count,
+        # rounds without a draft are not.
+        n_rounds = max(0, n_predicted - 1 - n_accepted, int(timings.get("n_rounds", 0)))
         return Measured(
             prompt_tokens=int(timings["prompt_n"]),
-            completion_tokens=int(timings["predicted_n"]),
+            completion_tokens=n_predicted,
             prompt_ms=float(timings["prompt_ms"]),
             predicted_ms=float(timings["predicted_ms"]),
             draft_ms=_number(timings.get("draft_ms")),
             verify_ms=_number(timings.get("verify_ms")),
             draft_n=n_drafted,
             draft_n_accepted=n_accepted,
-            n_rounds=max(0, int(timings["predicted_n"]) - 1 - n_accepted),  # each adds one token to those accepted
-            drafted_per_position=None,
-            accepted_per_position=None,
+            n_rounds=n_rounds,
+            drafted_per_position=drafted,
+            accepted_per_position=None if drafted is None or accepted is None else pad(accepted, len(drafted)),
             finish_reason="length" if reason == "length" else "stop",
             tokens_sha256=hash_tokens(tokens) if tokens else None,
             text_sha256=hash_text(text),

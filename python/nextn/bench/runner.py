@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from nextn.bench.plan import Arm
 from nextn.bench.suite import Message
 
-__all__ = ["Measured", "Request", "Runner", "hash_text", "hash_tokens"]
+__all__ = ["Measured", "Request", "Runner", "hash_text", "hash_tokens", "pad"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,3 +92,8 @@ def hash_tokens(tokens: Sequence[int]) -> str:
 def hash_text(text: str) -> str:
     """SHA-256 of the UTF-8 text."""
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def pad(counts: Sequence[int], n: int) -> list[int]:
+    """Counts by position, with zeros up to n: whoever counts accepted tokens ends at the last one."""
+    return [*counts, *[0] * (n - len(counts))]

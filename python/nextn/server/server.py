@@ -36,7 +36,7 @@ class Server:
     Args:
         model: A GGUF file; None serves the small model that comes with nextn.
         spec_type: "nextn", "draft-mtp" (upstream's driver), "none", or "auto": nextn when there is a head.
-        draft: How the head drafts; `vocab` is left to the engine.
+        draft: How the head drafts; `vocab` is left to the engine. None is spec_type "none".
         draft_model: File with the draft head, when the model has none.
         host: Address to listen on. The API has no other protection than api_key: 127.0.0.1 keeps it on this machine.
         port: 0 takes a free one; base_url tells.
@@ -61,7 +61,7 @@ class Server:
         model: str | os.PathLike[str] | None = None,
         *,
         spec_type: SpecType = "auto",
-        draft: DraftParams = DraftParams(),  # noqa: B008 (frozen)
+        draft: DraftParams | None = DraftParams(),  # noqa: B008 (frozen)
         draft_model: str | os.PathLike[str] | None = None,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -76,10 +76,10 @@ class Server:
         path = Path(model) if model is not None else bundled_model()
         head = Path(draft_model) if draft_model is not None else None
         self._api_key = api_key
-        self._spec_type = choose_spec_type(spec_type, path, head)
+        self._spec_type = choose_spec_type("none" if draft is None else spec_type, path, head)
         command = build_command(
-            server_binary(), path, spec_type=self._spec_type, draft=draft, draft_model=head, host=host, port=port,
-            n_ctx=n_ctx, n_parallel=n_parallel, n_threads=n_threads,
+            server_binary(), path, spec_type=self._spec_type, draft=draft or DraftParams(), draft_model=head, host=host,
+            port=port, n_ctx=n_ctx, n_parallel=n_parallel, n_threads=n_threads,
             n_gpu_layers=-1 if n_gpu_layers is None and rpc_servers else n_gpu_layers,
             rpc_servers=rpc_servers, extra_args=extra_args,
         )  # fmt: skip

@@ -14,7 +14,7 @@
 
 struct common_speculative_impl_nextn : public common_speculative_impl {
     struct sequence {
-        llama_tokens text; // what the drafter was told; LLAMA_TOKEN_NULL: a position of an image
+        llama_tokens text; // what the drafter was told; negative: of an image, LLAMA_TOKEN_NULL until it has its mark
 
         // the round under way: id_last and the draft, and the target's row of each once it has decoded them
         llama_tokens       round;
@@ -101,6 +101,11 @@ struct common_speculative_impl_nextn : public common_speculative_impl {
             runs.back().n++;
         }
 
+        if (batch.tokens[0].id == LLAMA_TOKEN_NULL) {
+            for (auto & seq : seqs) {
+                seq.mixed = true; // rounds of other slots wait meanwhile
+            }
+        }
         const int64_t t_now = ggml_time_us();
         const bool    mixed = std::any_of(runs.begin(), runs.end(), [&](const run & r) { return !is_round(r, batch); });
         for (const run & r : runs) {
@@ -157,8 +162,9 @@ struct common_speculative_impl_nextn : public common_speculative_impl {
         }
         seq.n_accepted = std::min<int32_t>(n_accepted, (int32_t) seq.round.size() - 1);
         seq.phases.n_rounds++;
-        for (int32_t i = 0; i < std::min(seq.n_accepted, common_speculative_phases::k_max); ++i) {
-            seq.phases.n_accepted_per_pos[i]++;
+        for (int32_t i = 0; i + 1 < (int32_t) seq.round.size(); ++i) { // k_max of them at most
+            seq.phases.n_drafted_per_pos[i]++;
+            seq.phases.n_accepted_per_pos[i] += i < seq.n_accepted;
         }
         feed(seq_id, seq.round.data(), seq.n_accepted + 1, seq.rows.data());
         seq.round.clear();
@@ -169,7 +175,11 @@ struct common_speculative_impl_nextn : public common_speculative_impl {
                 const common_params_speculative & request, const common_params_sampling & sampling) {
         auto & seq = seqs[seq_id];
         start(seq_id, request, sampling);
-        if (seq.text == text) {
+        if (same(seq.text, text)) {
+            seq.text = text; // with the mark of an image that was just read
+            if (!seq.gap.empty()) {
+                kept.put(text, seq.gap.data(), n_embd);
+            }
             return;
         }
         remember(seq_id);
@@ -273,6 +283,12 @@ private:
 
     static std::string draft_path(const std::string & path) { return path + ".draft"; }
 
+    // Whether one text is the other, but for images that have no mark yet.
+    static bool same(const llama_tokens & ours, const llama_tokens & text) {
+        return std::equal(ours.begin(), ours.end(), text.begin(), text.end(),
+                          [](llama_token a, llama_token b) { return a == b || (a == LLAMA_TOKEN_NULL && b < 0); });
+    }
+
     // The tokens whose drafting has just ended, and nothing else.
     bool is_round(const run & r, const common_batch & batch) const {
         const auto & round = seqs[r.seq_id].round;
@@ -287,13 +303,14 @@ private:
     void process_run(const run & r, const common_batch & batch, const float * rows, bool mixed, int64_t t_now) {
         auto & seq = seqs[r.seq_id];
         if (batch.tokens[r.i0].id == LLAMA_TOKEN_NULL) {
+            flush(r.seq_id); // the head reads no image: the rows before it and those behind it do not join
             seq.text.insert(seq.text.end(), r.n, LLAMA_TOKEN_NULL);
             seq.gap.assign(rows + (size_t) (r.n - 1) * n_embd, rows + (size_t) r.n * n_embd);
             return;
         }
         const bool round = is_round(r, batch);
         if (round) {
-            seq.mixed = mixed;
+            seq.mixed = seq.mixed || mixed;
             seq.phases.t_verify_us += t_now - seq.t_drafted;
         }
         if (round && r.n > 1) {

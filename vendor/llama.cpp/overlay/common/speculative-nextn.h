@@ -35,8 +35,8 @@ int32_t common_speculative_request_n_max(const common_params_speculative & param
 // The engine keeps the draft memory itself: ctx_dft, or NULL when the server has to leave it alone.
 llama_context * common_speculative_server_ctx(const common_speculative * spec, llama_context * ctx_dft);
 
-// A request begins, or its prompt goes on, behind these tokens of the slot's text (LLAMA_TOKEN_NULL stands for a
-// position of an image), the next one at position pos. Takes the request's options.
+// A request begins, or its prompt goes on, behind these tokens of the slot's text (a negative one stands for a token of
+// an image, and for which image), the next one at position pos. Takes the request's options.
 void common_speculative_resume(common_speculative * spec, llama_seq_id seq_id, const llama_tokens & text, llama_pos pos,
                                const common_params_speculative & params, const common_params_sampling & sampling);
 
@@ -71,6 +71,7 @@ struct common_speculative_phases {
     int64_t t_draft_us  = 0;
     int64_t t_verify_us = 0; // decodes of the target, drafts or none
 
+    std::array<int64_t, k_max> n_drafted_per_pos{};
     std::array<int64_t, k_max> n_accepted_per_pos{};
 };
 

@@ -71,18 +71,22 @@ inline void server_nextn_timings(const common_speculative_phases & phases, int64
     if (!phases.active) {
         return;
     }
-    common_json positions = common_json::array();
-    for (const int64_t n : phases.n_accepted_per_pos) {
-        if (n == 0) {
-            break; // nothing further down either
+    const auto by_position = [](const auto & counts) {
+        common_json result = common_json::array();
+        for (const int64_t n : counts) {
+            if (n == 0) {
+                break; // nothing further down either
+            }
+            result.push_back(n);
         }
-        positions.push_back(n);
-    }
+        return result;
+    };
     timings["draft_n"]               = n_drafted;
     timings["draft_n_accepted"]      = n_accepted;
     timings["n_rounds"]              = phases.n_rounds;
     timings["mean_accepted_len"]     = phases.n_rounds > 0 ? 1.0 + (double) n_accepted / (double) phases.n_rounds : 1.0;
-    timings["accepted_per_position"] = positions;
+    timings["drafted_per_position"]  = by_position(phases.n_drafted_per_pos);
+    timings["accepted_per_position"] = by_position(phases.n_accepted_per_pos);
     timings["draft_ms"]              = (double) phases.t_draft_us / 1000.0;
     timings["verify_ms"]             = (double) phases.t_verify_us / 1000.0;
 }
