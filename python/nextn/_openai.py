@@ -25,7 +25,10 @@ Json: TypeAlias = dict[str, Any]
 
 
 def read_completion_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of create_completion() as those of generate(): a max_tokens below 1 is no limit, a stop of None none."""
+    """Options of create_completion() as those of generate().
+
+    A max_tokens below 1 is no limit, a stop of None none, and the token ids of logit_bias may be strings, as in JSON.
+    """
     read = dict(options)
     max_tokens = read.get("max_tokens")
     if max_tokens is not None:
@@ -33,6 +36,9 @@ def read_completion_options(options: Mapping[str, Any]) -> dict[str, Any]:
         read["max_tokens"] = max_tokens if max_tokens > 0 else None
     if "stop" in read and read["stop"] is None:
         read["stop"] = ()
+    bias = read.get("logit_bias")
+    if isinstance(bias, Mapping):
+        read["logit_bias"] = {int(i) if isinstance(i, str) and i.isdecimal() else i: bias[i] for i in bias}
     return read
 
 

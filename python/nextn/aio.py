@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from nextn._openai import Json
 from nextn.chat import Message
 from nextn.context import TokenIds
+from nextn.errors import ClosedError
 from nextn.model import Model
 from nextn.options import ChatOptions, ChatParams, GenerateOptions, GenerateParams, show_options
 from nextn.speculator import Speculator
@@ -44,6 +45,7 @@ class AsyncSpeculator:
         self._owned = not isinstance(model, Speculator)
         self._sync = model if isinstance(model, Speculator) else Speculator(model, **options)
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nextn")
+        self._closed = False
 
     @property
     def speculator(self) -> Speculator:
@@ -80,6 +82,7 @@ class AsyncSpeculator:
 
     async def close(self) -> None:
         """End what runs, and close the Speculator when it was made here. May be called twice."""
+        self._closed = True
         self._worker.shutdown(wait=False, cancel_futures=True)
         if self._owned:
             await asyncio.to_thread(self._sync.close)
@@ -102,9 +105,15 @@ class AsyncSpeculator:
             return self._iterate(cast(Callable[[], Iterator[Json]], work))
         return cast(Json, await self._call(work))
 
+    def _submit(self, work: Callable[[], T]) -> Future[T]:
+        """Put a request in the worker's queue."""
+        if self._closed:
+            raise ClosedError("this AsyncSpeculator was closed")
+        return self._worker.submit(work)
+
     async def _call(self, work: Callable[[], T]) -> T:
         """Run a whole request in the worker."""
-        job = self._worker.submit(work)
+        job = self._submit(work)
         try:
             return await asyncio.wrap_future(job)
         finally:
@@ -125,7 +134,7 @@ class AsyncSpeculator:
             finally:
                 put(_END)
 
-        job = self._worker.submit(pump)
+        job = self._submit(pump)
         try:
             while (piece := await queue.get()) is not _END:
                 yield piece

@@ -71,8 +71,10 @@ def test_the_event_loop_goes_on():
             assert len((await job).tokens) == 2
             speculator = asynchronous.speculator
         assert speculator.closed
-        with pytest.raises(RuntimeError):
+        with pytest.raises(ClosedError, match="this AsyncSpeculator was closed"):
             await asynchronous.generate("a")
+        with pytest.raises(ClosedError, match="this AsyncSpeculator was closed"):
+            [chunk async for chunk in asynchronous.stream("a")]
         with pytest.raises(ClosedError):
             speculator.generate("a")
 

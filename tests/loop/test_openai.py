@@ -100,6 +100,17 @@ def test_streams_add_up(spec):
     assert pieces[-1]["choices"][0]["finish_reason"] == "stop"
 
 
+def test_token_ids_of_a_bias_may_be_strings(demo, spec):
+    likeliest, *_ = spec.generate("Once upon a time", max_tokens=1).tokens
+    texts = [
+        spec.create_completion("Once upon a time", max_tokens=1, logit_bias=bias)["choices"][0]["text"]
+        for bias in ({}, {likeliest: -100}, {str(likeliest): -100})
+    ]
+    assert texts[0] != texts[1] == texts[2]
+    with pytest.raises(TypeError, match="a token id in logit_bias must be an integer"):
+        spec.create_completion("a", logit_bias={"first": 1})
+
+
 def test_a_stream_that_is_closed_frees_the_speculator(spec):
     stream = spec.create_chat_completion(MESSAGES, stream=True)
     next(stream), next(stream)
