@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import copy
 import gzip
+import hashlib
 import json
 import os
 import time
 
+import gguf
+import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
 from nextn.bench import BenchOptions, ReceiptError, load_receipt, make_arms, save_receipt
+from nextn.bench.machine import file_facts, sha256_of
 from nextn.bench.receipt import check_same_run
 from nextn.bench.suite import DATA
 
@@ -151,3 +155,23 @@ def test_another_run_is_told_apart(receipt):
         with pytest.raises(ReceiptError, match=f"r.json cannot be continued: {message}"):
             check_same_run(receipt, other, "r.json")
     check_same_run(receipt, copy.deepcopy(receipt), "r.json")
+
+
+def test_all_parts_of_a_model_are_hashed(tmp_path):
+    """As one would by hand: cat m-*.gguf | sha256sum."""
+    paths = [tmp_path / f"m-{i + 1:05d}-of-00002.gguf" for i in range(2)]
+    for i, path in enumerate(paths):
+        writer = gguf.GGUFWriter(path, "qwen35")
+        writer.add_uint16("split.no", i)
+        writer.add_uint16("split.count", 2)
+        writer.add_tensor(f"t{i}", np.ones(64 * (i + 1), np.float32))
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+    both = b"".join(path.read_bytes() for path in paths)
+    expected = {"file": paths[0].name, "bytes": len(both), "sha256": hashlib.sha256(both).hexdigest()}
+    assert file_facts(paths[0]) == file_facts(paths[1]) == expected
+    paths[1].write_bytes(paths[1].read_bytes()[:-1] + b"x")
+    sha256_of.cache_clear()
+    assert file_facts(paths[0])["sha256"] != expected["sha256"]

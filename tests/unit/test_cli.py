@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from itertools import count
 from pathlib import Path
 
@@ -231,16 +230,13 @@ def test_interrupt_aborts_a_running_decode(tiny_model):
     with nextn.Model(tiny_model("dense")) as model, nextn.Context(model, n_ctx=16384, n_batch=16384) as context:
         tokens = [i % 100 for i in range(12000)]
         timer = threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT))
-        start = time.perf_counter()
-        timer.start()
         with pytest.raises(KeyboardInterrupt), abort_on_interrupt([context]):
+            timer.start()
             context.decode(tokens, outputs="last")
-        aborted_after = time.perf_counter() - start
         timer.join()
-        assert context.seq_pos_max() == -1
-        start = time.perf_counter()
+        assert context.seq_pos_max() == -1  # the decode did not get to its end
         context.decode(tokens, outputs="last")
-        assert aborted_after < 0.5 * (time.perf_counter() - start)
+        assert context.seq_pos_max() == len(tokens) - 1
 
 
 # wrong usage: exit code 2, one line, nothing on standard output

@@ -21,9 +21,11 @@ import nextn
 import pyte
 import pytest
 from nextn import cli
+from nextn._cli import live
 from nextn._cli.doctor import _advice
 from nextn.bundled import bundled_model
 from nextn.gguf import inspect
+from nextn.stats import Counters
 
 ROOT = Path(__file__).resolve().parents[2]
 QUESTION = "What is the capital of France?"
@@ -141,18 +143,28 @@ def test_at_a_terminal(tmp_path):
     assert QUESTION in (tmp_path / "nextn" / "chat_history").read_text()
 
 
+class Screen(pyte.HistoryScreen):
+    """A cursor that comes back behind the last column still wraps before the next letter, as in xterm."""
+
+    def restore_cursor(self):
+        behind = bool(self.savepoints) and self.savepoints[-1].cursor.x == self.columns
+        super().restore_cursor()
+        if behind:
+            self.cursor.x = self.columns
+
+
 class Terminal:
-    """A process at a terminal of 12 lines of 60 columns, which pyte draws."""
+    """A python at a terminal of 12 lines of 60 columns, which pyte draws."""
 
     def __init__(self, *arguments, **env):
-        self.screen = pyte.HistoryScreen(60, 12, history=10_000, ratio=1)
+        self.screen = Screen(60, 12, history=10_000, ratio=1)
         self.stream = pyte.ByteStream(self.screen)
         self.raw = b""
         self.reader, terminal = pty.openpty()
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 12, 60, 0, 0))
         env = {**os.environ, "OMP_WAIT_POLICY": "passive", "TERM": "xterm", **env}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "nextn", *arguments],
+            [sys.executable, *arguments],
             stdin=terminal, stdout=terminal, stderr=terminal, env=env, start_new_session=True,
         )  # fmt: skip
         os.close(terminal)
@@ -174,16 +186,31 @@ class Terminal:
         return gone + [line.rstrip() for line in self.screen.display]
 
 
+LIVE = re.compile(r"(?:[\d.]+ tokens/s, )?(\d+) of (\d+) drafted tokens accepted")
+ALWAYS_LIVE = """
+import sys
+from nextn import cli
+from nextn._cli import live
+live._SECONDS_BETWEEN = 0
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def last_lines(raw):
+    """Each change of the last line of the screen, which ends where the cursor goes back, and what was there then."""
+    screen = pyte.Screen(60, 12)
+    stream = pyte.ByteStream(screen)
+    for change in raw.split(b"\0338"):
+        stream.feed(change + b"\0338")
+        yield change, screen.display[-1].rstrip()
+
+
 def test_acceptance_is_shown_live(tmp_path):
     """In the last line while text scrolls above it; when the answer is there, nothing is left of it."""
-    arguments = ("chat", "--show-stats", "--ignore-eos", "-n", "200", "-c", "1024", "-t", "1")
-    terminal = Terminal(*arguments, XDG_STATE_HOME=str(tmp_path))
-    live = set()
+    arguments = ("chat", "--show-stats", "--ignore-eos", "--no-adaptive", "-n", "200", "-c", "1024", "-t", "1")
+    terminal = Terminal("-c", ALWAYS_LIVE, *arguments, XDG_STATE_HOME=str(tmp_path))
 
     def at_prompt(t, n_answers):
-        last = t.screen.display[-1]
-        if "drafted tokens accepted" in last:
-            live.add(last.strip())
         return t.raw.count(b"mean accepted length") == n_answers and t.raw.endswith(b"> ")
 
     terminal.read_until(partial(at_prompt, n_answers=0))
@@ -193,8 +220,13 @@ def test_acceptance_is_shown_live(tmp_path):
     os.write(terminal.reader, b"/exit\n")
     assert terminal.process.wait(30) == 0
     os.close(terminal.reader)
-    assert len(live) > 3  # it changed while the answers came
-    assert all(re.match(r"[\d.]+ tokens/s, \d+ of \d+ drafted tokens accepted", line) for line in live)
+    changes = list(last_lines(terminal.raw))
+    assert [line for change, line in changes if b"\033[r" in change] == ["", ""]  # the whole screen scrolls again
+    counts = [[int(n) for n in match.groups()] for _, line in changes if (match := LIVE.match(line))]
+    second = 1 + next(i for i in range(len(counts)) if counts[i + 1][1] < counts[i][1])
+    for answer in (counts[:second], counts[second:]):
+        assert answer == sorted(answer)
+        assert len({drafted for _, drafted in answer}) > 20  # 6 more a round, of at most 7 tokens
     shown, messages = "\n".join(terminal.lines), []
     assert "drafted tokens accepted" not in shown
     with nextn.Speculator(bundled_model(), draft=None, n_ctx=1024) as plain:
@@ -205,6 +237,18 @@ def test_acceptance_is_shown_live(tmp_path):
             assert len(answer) > 12 * 30  # longer than the screen
             wrapped = [s[i : i + 60].rstrip() for s in answer.split("\n") for i in range(0, max(1, len(s)), 60)]
             assert f"> {question}\n{chr(10).join(wrapped)}\n" in shown
+
+
+def test_the_live_line_changes_ten_times_a_second_at_most(monkeypatch):
+    now, written = iter([100.0, 100.04, 100.09, 100.1625, 100.2, 100.3]), []
+    monkeypatch.setattr(live, "perf_counter", lambda: next(now))
+    monkeypatch.setattr(live.os, "get_terminal_size", lambda _: os.terminal_size((60, 12)))
+    line = live.LiveStats(wanted=False)
+    monkeypatch.setattr(line, "_wanted", True)
+    monkeypatch.setattr(line, "_write", written.append)
+    for n in range(6):
+        line.show(Counters(completion_tokens=n, draft_n=n + 1).snapshot())
+    assert [int(re.search(r"of (\d)", text)[1]) for text in written] == [1, 4, 6]
 
 
 def test_nothing_is_shown_live_in_pipes(main):

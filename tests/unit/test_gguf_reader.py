@@ -281,7 +281,7 @@ def test_random_mutations_give_a_header_or_a_model_file_error(write):
     try:
         for i in range(2000):
             path = write(mutate(rng, sources[i % 2]))
-            start = time.perf_counter()
+            start = time.process_time()
             try:
                 header = read_header(path)
                 for key, value in header.metadata.items():
@@ -292,7 +292,7 @@ def test_random_mutations_give_a_header_or_a_model_file_error(write):
             except ModelFileError as error:
                 assert str(error).isprintable()
                 outcomes["refused"] += 1
-            assert time.perf_counter() - start < 1
+            assert time.process_time() - start < 1
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -331,10 +331,10 @@ def test_endless_empty_strings_take_seconds_at_most(write):
     """The slowest header there is: zeros that read as empty strings, up to the limit of a header's length."""
     path = write(build([array("a", ValueType.STRING, 2**26, b"")]))
     os.truncate(path, 40 << 30)
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(ModelFileError, match="the header is longer than 67,108,864 bytes"):
         read_header(path)
-    assert time.perf_counter() - start < 30  # 1.5 s on an idle machine
+    assert time.process_time() - start < 30  # 1.5 s of the processor, whatever else it does
 
 
 def test_strings_across_windows(write, monkeypatch):
@@ -349,9 +349,9 @@ def test_strings_across_windows(write, monkeypatch):
 def test_a_vocabulary_of_ordinary_size_is_fast(write):
     data = build([strings("tokens", ["token"] * 250_000), strings("merges", ["to ken"] * 250_000)])
     path = write(data)
-    start = time.perf_counter()
+    start = time.process_time()
     header = read_header(path)
-    assert time.perf_counter() - start < 5  # 0.1 s on an idle machine
+    assert time.process_time() - start < 5  # it takes 0.1 s of the processor
     assert header.metadata["tokens"].count == 250_000
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from nextn import _core
 from nextn._threads import default_n_threads
+from nextn.gguf.inspection import read_parts
 
 __all__ = ["engine_files", "file_facts", "load_average", "machine_facts", "version_facts"]
 
@@ -19,19 +20,24 @@ __all__ = ["engine_files", "file_facts", "load_average", "machine_facts", "versi
 def file_facts(path: str | os.PathLike[str]) -> dict[str, Any]:
     """Name, size and SHA-256 of a model file; its folders are nobody's business.
 
-    A file of several parts is named by its first one, and only that part is hashed.
+    A model in parts is named by its first one; size and hash are those of all parts, one after the other.
     """
-    file = Path(path)
-    return {"file": file.name, "bytes": file.stat().st_size, "sha256": sha256_of(str(file.resolve()))}
+    files = [header.path for header in read_parts(Path(path))]
+    return {
+        "file": files[0].name,
+        "bytes": sum(file.stat().st_size for file in files),
+        "sha256": sha256_of(*(str(file.resolve()) for file in files)),
+    }
 
 
 @lru_cache(maxsize=32)
-def sha256_of(path: str) -> str:
-    """SHA-256 of a file."""
+def sha256_of(*paths: str) -> str:
+    """SHA-256 of a file, or of several, one after the other."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
+    for path in paths:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 22):
+                digest.update(block)
     return digest.hexdigest()
 
 
