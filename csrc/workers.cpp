@@ -34,7 +34,8 @@ void Workers::add(const std::string & address) {
     ggml_backend_reg_t server = add_server(address);
     for (size_t i = 0; i < ggml_backend_reg_dev_count(server); ++i) {
         ggml_backend_dev_t device = ggml_backend_reg_dev_get(server, i);
-        connections.emplace_back(ggml_backend_dev_init(device, nullptr)); // connects: the list may be of an earlier load
+        connections.emplace_back(
+            ggml_backend_dev_init(device, nullptr)); // connects: the list may be of an earlier load
         list.push_back(device);
     }
 }

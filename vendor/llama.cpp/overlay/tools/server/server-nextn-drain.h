@@ -11,7 +11,7 @@
 
 // A member of what waits for the results of a request.
 struct server_nextn_running {
-    inline static std::atomic<int> count{ 0 };
+    inline static std::atomic<int> count{0};
 
     server_nextn_running() { ++count; }
     server_nextn_running(const server_nextn_running &) { ++count; }
@@ -21,15 +21,23 @@ struct server_nextn_running {
 };
 
 class server_nextn_drain {
-  public:
-    inline static std::atomic<bool> begun{ false };
-    inline static std::atomic<bool> over{ false };  // whoever still waits for results gets none
+public:
+    inline static std::atomic<bool> begun{false};
+    inline static std::atomic<bool> over{false}; // whoever still waits for results gets none
+
+    // Whether a request should stop, which upstream asks each second; the function it is given outlives the request.
+    static std::function<bool()> or_over(const std::function<bool()> & should_stop) {
+        return [&should_stop] {
+            return over || should_stop();
+        };
+    }
 
     // Both are called on a thread of their own, where locks may be taken: no signal handler can do that.
     server_nextn_drain(std::function<void()> refuse, std::function<void()> finish) {
         sem_init(&asked, 0, 0);
-        thread = std::thread([this, refuse, finish] {
-            while (sem_wait(&asked) != 0) {}
+        thread  = std::thread([this, refuse, finish] {
+            while (sem_wait(&asked) != 0) {
+            }
             if (!begun) {
                 return;
             }
@@ -58,7 +66,7 @@ class server_nextn_drain {
         return true;
     }
 
-  private:
+private:
     // A request that came just before is counted a moment later, so one look is not enough.
     static void wait_idle() {
         const char * value = std::getenv("NEXTN_SERVER_GRACE");
@@ -72,7 +80,7 @@ class server_nextn_drain {
         }
     }
 
-    inline static std::atomic<server_nextn_drain *> current{ nullptr };
+    inline static std::atomic<server_nextn_drain *> current{nullptr};
 
     sem_t       asked;
     std::thread thread;

@@ -39,7 +39,8 @@
 }
 
 // Whether the call went well; why it did not goes to the log.
-template <class Call> bool ggml_nextn_survive(Call call) {
+template <class Call>
+bool ggml_nextn_survive(Call call) {
     try {
         call();
         return true;
@@ -52,9 +53,11 @@ template <class Call> bool ggml_nextn_survive(Call call) {
 // Before a socket is connected: no call on it takes longer than some seconds without coming back, and a machine that
 // vanishes is noticed.
 inline void ggml_nextn_bound_waits(int fd) {
-    const auto set = [fd](int level, int name, auto value) { setsockopt(fd, level, name, &value, sizeof(value)); };
-    set(SOL_SOCKET, SO_RCVTIMEO, timeval{ 5, 0 });
-    set(SOL_SOCKET, SO_SNDTIMEO, timeval{ 5, 0 });  // of connect, too
+    const auto set = [fd](int level, int name, auto value) {
+        setsockopt(fd, level, name, &value, sizeof(value));
+    };
+    set(SOL_SOCKET, SO_RCVTIMEO, timeval{5, 0});
+    set(SOL_SOCKET, SO_SNDTIMEO, timeval{5, 0}); // of connect, too
     set(SOL_SOCKET, SO_KEEPALIVE, 1);
     set(IPPROTO_TCP, TCP_KEEPIDLE, 10);
     set(IPPROTO_TCP, TCP_KEEPINTVL, 5);
