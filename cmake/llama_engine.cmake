@@ -42,7 +42,7 @@ nextn_select_backends(NEXTN_BACKENDS)
 
 set(NEXTN_PROGRAMS ${NEXTN_TOOLS})
 if (NOT NEXTN_PROGRAMS)
-    set(NEXTN_PROGRAMS llama-server)
+    set(NEXTN_PROGRAMS llama-server llama-cli)
     if (NEXTN_RPC)
         list(APPEND NEXTN_PROGRAMS ggml-rpc-server)
     endif ()

@@ -1,5 +1,7 @@
 #include "errors.h"
 
+#include "ggml-nextn.h"
+
 #include <array>
 #include <cstdarg>
 #include <cstdio>
@@ -45,7 +47,15 @@ static std::string without_prefix(const std::string & reason) {
     return reason;
 }
 
+void check_workers(const std::string & reason) {
+    const size_t at = reason.find(GGML_NEXTN_WORKER);
+    if (at != std::string::npos) {
+        throw Error(ErrorKind::Worker, reason.substr(at));
+    }
+}
+
 void throw_load_error(const std::string & path, const std::string & reason) {
+    check_workers(reason);
     if (contains(reason, "unknown model architecture") || contains(reason, "unsupported model architecture")) {
         throw Error(ErrorKind::UnsupportedArchitecture,
                     path + ": " + without_prefix(reason) + "; this version of the engine cannot run it");
@@ -58,6 +68,7 @@ void throw_load_error(const std::string & path, const std::string & reason) {
 }
 
 void throw_context_error(const std::string & reason) {
+    check_workers(reason);
     const std::string why = reason.empty() ? "the engine gives no reason" : without_prefix(reason);
     const bool memory = contains(why, "alloc") || contains(why, "memory");
     throw Error(ErrorKind::ContextCreate, "the context cannot be made: " + why +
@@ -65,6 +76,7 @@ void throw_context_error(const std::string & reason) {
 }
 
 void throw_decode_error(int32_t code, int32_t seq_id, const std::string & reason) {
+    check_workers(reason);
     const std::string removed = strf("; the state of sequence %d was unknown, so the sequence was removed", seq_id);
     if (code == 2) {
         throw Error(ErrorKind::Cancelled, "decoding was cancelled" + removed);
@@ -74,21 +86,33 @@ void throw_decode_error(int32_t code, int32_t seq_id, const std::string & reason
 }
 
 // Names in nextn.errors, in the order of ErrorKind.
-static constexpr std::array<const char *, 11> error_names = {
+static constexpr std::array<const char *, 12> error_names = {
     "NextnError",        "ModelFileError",     "UnsupportedArchitectureError",
     "NoNextnLayerError", "ContextCreateError", "ContextOverflowError",
     "DecodeError",       "CancelledError",     "ClosedError",
-    "ChatTemplateError", "GrammarError",
+    "ChatTemplateError", "GrammarError",       "WorkerError",
 };
 
 static py::object error_class(ErrorKind kind) {
     return py::module_::import("nextn.errors").attr(error_names[static_cast<size_t>(kind)]);
 }
 
+// Rethrows; what the engine throws about a worker becomes an error of ours.
+static void rethrow(const std::exception_ptr & thrown) {
+    try {
+        std::rethrow_exception(thrown);
+    } catch (const Error &) {
+        throw;
+    } catch (const std::runtime_error & e) {
+        check_workers(e.what());
+        throw;
+    }
+}
+
 static void translate(std::exception_ptr thrown) {
     try {
         if (thrown) {
-            std::rethrow_exception(thrown);
+            rethrow(thrown);
         }
     } catch (const OverflowError & e) {
         const py::object type = error_class(e.kind);

@@ -23,6 +23,7 @@ enum class ErrorKind {
     Closed,
     ChatTemplate,
     Grammar,
+    Worker,
 };
 
 class Error : public std::runtime_error {
@@ -49,6 +50,10 @@ std::string strf(const char * format, ...);
 
 // Throws ValueError naming the argument, its value and the range, unless min <= value <= max.
 void check_range(const char * name, int64_t value, int64_t min, int64_t max);
+
+// Throws WorkerError when this reason is about a worker; it comes from anywhere in the engine, and is known by its
+// text.
+void check_workers(const std::string & reason);
 
 // What a failed llama_model_load_from_file() means, from the lines it logged.
 [[noreturn]] void throw_load_error(const std::string & path, const std::string & reason);

@@ -1,5 +1,7 @@
 #include "memory_estimate.h"
 
+#include "../src/llama-ext.h" // llama_model_n_devices
+
 #include "errors.h"
 #include "model_keys.h"
 
@@ -87,7 +89,7 @@ void check_work_space(const llama_context_params & params) {
 }
 
 void check_memory(const llama_model * model, const llama_context_params & params) {
-    if (params.offload_kqv && has_gpu()) {
+    if (params.offload_kqv && llama_model_n_devices(model) > 0) { // GPUs or workers hold it
         return;
     }
     const int64_t needed = estimate_context_bytes(model, params);

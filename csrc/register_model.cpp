@@ -3,6 +3,7 @@
 #include "log.h"
 #include "model_keys.h"
 #include "register.h"
+#include "workers.h"
 
 #include <array>
 #include <climits>
@@ -61,17 +62,20 @@ static llama_load_mode to_load_mode(bool use_mmap, bool use_mlock) {
 
 static std::unique_ptr<Model> load_model(const Bytes & path_bytes, int64_t n_gpu_layers, bool use_mmap, bool use_mlock,
                                          bool check_tensors, bool load_nextn,
+                                         const std::vector<std::string> & rpc_servers,
                                          const std::optional<ProgressCallback> & progress) {
     const std::string & path = path_bytes.value;
     check_range("n_gpu_layers", n_gpu_layers, -1, INT32_MAX);
     check_is_gguf(path);
 
+    Workers workers(rpc_servers);
     Progress reporter = {progress};
     llama_model_params params = llama_model_default_params();
     params.n_gpu_layers = static_cast<int32_t>(n_gpu_layers);
     params.load_mode = to_load_mode(use_mmap, use_mlock);
     params.check_tensors = check_tensors;
     params.load_mtp = load_nextn;
+    params.devices = workers.devices();
     params.progress_callback = Progress::report;
     params.progress_callback_user_data = &reporter;
     const LogCapture log;
@@ -224,8 +228,8 @@ static void def_properties(py::class_<Model> & c) {
 void register_model(py::module_ & m) {
     py::class_<Model> c(m, "Model", "A loaded GGUF model.");
     c.def(py::init(&load_model), py::arg("path"), py::kw_only(), py::arg("n_gpu_layers"), py::arg("use_mmap"),
-          py::arg("use_mlock"), py::arg("check_tensors"), py::arg("load_nextn"), py::arg("progress").none(true),
-          nogil());
+          py::arg("use_mlock"), py::arg("check_tensors"), py::arg("load_nextn"), py::arg("rpc_servers"),
+          py::arg("progress").none(true), nogil());
     c.def("close", &Model::close, nogil(), "Let go of it; contexts over it keep it in memory.");
     c.def(
         "read_metadata", [](const Model & model) { return open_gguf(model.get()->path); }, nogil(),

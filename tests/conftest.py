@@ -7,9 +7,11 @@ import hashlib
 import json
 import shutil
 import signal
+import socket
+import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -75,3 +77,42 @@ def tiny_model() -> Callable[..., Path]:
         return path
 
     return build
+
+
+class Worker:
+    """A ggml-rpc-server of this package on this machine, until it is killed."""
+
+    def __init__(self) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        self.address = f"127.0.0.1:{self.port}"
+        self.start()
+
+    def start(self) -> None:
+        """Start it, at the same address each time."""
+        import nextn
+
+        command = [nextn.rpc_server_binary(), "-H", "127.0.0.1", "-p", str(self.port), "-t", "1"]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        end = time.monotonic() + 30
+        while time.monotonic() < end:
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", self.port)) == 0:
+                    return
+            time.sleep(0.02)
+        raise AssertionError(f"no worker at {self.address}")
+
+    def kill(self) -> None:
+        """As a machine that loses its power."""
+        self._process.kill()
+        self._process.wait()
+
+
+@pytest.fixture
+def workers() -> Iterator[list[Worker]]:
+    """Two workers."""
+    started = [Worker(), Worker()]
+    yield started
+    for worker in started:
+        worker.kill()

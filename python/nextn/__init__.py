@@ -25,6 +25,7 @@ from nextn.errors import (
     RollbackError,
     ServerError,
     UnsupportedArchitectureError,
+    WorkerError,
 )
 from nextn.gguf import verify
 from nextn.logprobs import TokenLogprobs
@@ -68,6 +69,7 @@ __all__ = [
     "Stats",
     "TokenLogprobs",
     "UnsupportedArchitectureError",
+    "WorkerError",
     "__version__",
     "bundled_model",
     "rpc_server_binary",

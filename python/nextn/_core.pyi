@@ -42,6 +42,7 @@ class Model:
         use_mlock: bool,
         check_tensors: bool,
         load_nextn: bool,
+        rpc_servers: collections.abc.Sequence[str],
         progress: collections.abc.Callable[[float], typing.Any] | None,
     ) -> None: ...
     def close(self) -> None:

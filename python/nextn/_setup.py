@@ -44,15 +44,24 @@ def check_draft(draft: object, draft_model: object, n_batch: object, n_ubatch: o
             raise ValueError(f"{name} must be at least n_max + 2 = {n_max + 2} to verify a draft at once, not {value}")
 
 
-def open_model(name: str, model: object, n_gpu_layers: int | None, load_nextn: bool, owned: ExitStack) -> Model:
-    """The model given as the argument called name; when it is a path the file is loaded and owned closes it."""
+def open_model(name: str, model: object, load_nextn: bool, owned: ExitStack, **placement: Any) -> Model:
+    """The model given as the argument called name; when it is a path the file is loaded and owned closes it.
+
+    Args:
+        name: For messages.
+        model: A Model or a path.
+        load_nextn: Load the draft head too.
+        owned: Closes what is loaded here.
+        **placement: Options of Model about where layers are, None for its defaults.
+    """
+    given = {option: value for option, value in placement.items() if value is not None}
     if isinstance(model, Model):
-        if n_gpu_layers is not None:
-            raise TypeError(f"n_gpu_layers is for a {name} given as a path; a Model has it from its own call")
+        for option in given:
+            raise TypeError(f"{option} is for a {name} given as a path; a Model has it from its own call")
         return model
     if not isinstance(model, (str, os.PathLike)):
         raise TypeError(f"{name} must be a Model or a path, not {type(model).__name__}")
-    loaded = Model(model, n_gpu_layers=-1 if n_gpu_layers is None else n_gpu_layers, load_nextn=load_nextn)
+    loaded = Model(model, load_nextn=load_nextn, **given)
     owned.callback(loaded.close)
     return loaded
 

@@ -14,6 +14,7 @@ from nextn._cli.parser import (
     Parser,
     ShowVersion,
     add_threads,
+    commas,
     number,
     text,
     whole,
@@ -74,6 +75,7 @@ def _add_generate(commands: Commands[Parser]) -> None:
     parser.add_argument("-sys", "--system-prompt", type=text, metavar="TEXT", help="system message before the prompt")
     parser.add_argument("--raw", action="store_true", help="continue the text as it is, without the chat template")
     _add_model(parser)
+    _add_rpc(parser)
     _add_drafting(parser)
     add_sampling(parser, n_predict=-1)
     add_template(parser)
@@ -100,6 +102,7 @@ def _add_chat(commands: Commands[Parser]) -> None:
         "--show-accepted", action="store_true", help="show accepted drafted tokens in green, on a terminal"
     )
     _add_model(parser)
+    _add_rpc(parser)
     _add_drafting(parser)
     add_sampling(parser, n_predict=-1)
     add_template(parser)
@@ -221,6 +224,7 @@ def _add_rpc(parser: Parser) -> None:
     """Workers on other machines."""
     parser.add_argument_group("other machines").add_argument(
         "--rpc",
+        type=commas,
         metavar="HOST:PORT,...",
         help="run layers on these workers (ggml-rpc-server). There is no authentication: trusted networks only",
     )

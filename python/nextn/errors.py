@@ -14,6 +14,7 @@
     ├── ChatTemplateError          no chat template, or it refuses these messages
     ├── GrammarError               a grammar or a JSON schema that cannot be used, or that leaves no token
     ├── MissingExtraError          an optional package is not installed; names the extra that brings it
+    ├── WorkerError                a worker on another machine cannot be reached, or was lost
     └── ServerError                llama-server did not start, stopped, or is not ours
 
 A wrong argument is a TypeError or a ValueError that names the argument, its value and what is allowed.
@@ -39,6 +40,7 @@ __all__ = [
     "RollbackError",
     "ServerError",
     "UnsupportedArchitectureError",
+    "WorkerError",
 ]
 
 
@@ -124,6 +126,14 @@ class MissingExtraError(NextnError):
     def __reduce__(self) -> tuple[type[MissingExtraError], tuple[str, str, tuple[str, ...]]]:
         """Keep the arguments when the exception crosses a process."""
         return type(self), self._arguments
+
+
+class WorkerError(NextnError):
+    """A worker (ggml-rpc-server) cannot be reached, is none, or was lost; names it and says what to do.
+
+    What was loaded over a lost worker raises this at every use. It can be closed; after that the worker, once it was
+    started again, can be used again.
+    """
 
 
 class ServerError(NextnError):

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from nextn import _core
 from nextn.gguf.verification import check_loadable
-from nextn.options import check_bool, check_int, name_unknown_keywords
+from nextn.options import check_bool, check_int, check_rpc_servers, name_unknown_keywords
 
 __all__ = ["Model", "ProgressCallback", "TokenIds"]
 
@@ -35,12 +35,15 @@ class Model:
         use_mlock: Keep the weights from being swapped out; the system's limit for locked memory applies.
         check_tensors: Look for invalid numbers in every tensor while loading (reads the whole file).
         load_nextn: Load the draft head too, when the file has one.
+        rpc_servers: Workers (ggml-rpc-server) that layers are laid out over, "host:port" each. They have no
+            authentication: only in a network that you trust. n_gpu_layers counts their layers too.
         progress: Called with the loaded share in 0..1 from the loading thread; False cancels, an exception cancels
             and is passed on.
 
     Raises:
         ModelFileError: The file is missing, no GGUF file, damaged, lacks a part, or the load was cancelled.
         UnsupportedArchitectureError: The engine does not know the file's architecture.
+        WorkerError: A worker cannot be reached, is none, or was lost.
     """
 
     @name_unknown_keywords
@@ -53,10 +56,12 @@ class Model:
         use_mlock: bool = False,
         check_tensors: bool = False,
         load_nextn: bool = True,
+        rpc_servers: Sequence[str] = (),
         progress: ProgressCallback | None = None,
     ) -> None:
         if progress is not None and not callable(progress):
             raise TypeError(f"progress must be callable or None, not {type(progress).__name__}")
+        servers = check_rpc_servers(rpc_servers)
         self._path = os.fsdecode(path)
         _check_before_loading(self._path)
         self._metadata: dict[str, object] | None = None
@@ -67,6 +72,7 @@ class Model:
             use_mlock=check_bool("use_mlock", use_mlock),
             check_tensors=check_bool("check_tensors", check_tensors),
             load_nextn=check_bool("load_nextn", load_nextn),
+            rpc_servers=servers,
             progress=progress,
         )
 

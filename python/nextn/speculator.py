@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import traceback
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from time import perf_counter
 from types import TracebackType
@@ -60,6 +60,7 @@ class Speculator(Forms):
         draft: How the head drafts; None decodes plainly through the same code; or a Drafter of your own.
         draft_model: A model, or the path of a file, that holds the head when the model itself has none.
         n_gpu_layers: Layers on the GPU, -1 for all, when a path is given (a Model has made that choice).
+        rpc_servers: Workers, as for Model, when a path is given.
         exact: Refuse to speculate where a verified token could differ in one bit from a decoded one, instead of
             speculating all the same.
         ctx_checkpoints: Most places in a prompt to keep, from which the next prompt can go on when it begins the same;
@@ -71,6 +72,7 @@ class Speculator(Forms):
         NoNextnLayerError: A draft is asked for and there is no head. Plain decoding needs draft=None.
         InexactError: exact is True, and the model, its options, this build or this machine do not allow it.
         ModelFileError, ContextCreateError: The file cannot be loaded, the contexts cannot be made.
+        WorkerError: A worker cannot be reached, or was lost; so for every later call.
         TypeError, ValueError: A wrong argument.
     """
 
@@ -92,6 +94,7 @@ class Speculator(Forms):
         draft: DraftParams | Drafter | None = DraftParams(),  # noqa: B008 (frozen)
         draft_model: Model | str | os.PathLike[str] | None = None,
         n_gpu_layers: int | None = None,
+        rpc_servers: Sequence[str] | None = None,
         exact: bool = False,
         ctx_checkpoints: int = 8,
         chat_template: str | None = None,
@@ -101,10 +104,11 @@ class Speculator(Forms):
         check_bool("exact", exact)
         with ExitStack() as owned:  # whatever was opened is closed again when a later step fails
             load_nextn = isinstance(draft, DraftParams) and draft_model is None
-            self._model = open_model("model", model, n_gpu_layers, load_nextn, owned)
+            placement = {"n_gpu_layers": n_gpu_layers, "rpc_servers": rpc_servers}
+            self._model = open_model("model", model, load_nextn, owned, **placement)
             head = self._model
             if draft_model is not None:
-                head = open_model("draft_model", draft_model, n_gpu_layers, True, owned)
+                head = open_model("draft_model", draft_model, True, owned, **placement)
 
             n_ctx_asked = choose_n_ctx(n_ctx, self._model)
 

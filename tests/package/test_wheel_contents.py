@@ -59,6 +59,7 @@ def test_holds_every_part(unpacked: Path) -> None:
         "py.typed",
         "_core.pyi",
         "bin/llama-server",
+        "bin/llama-cli",
         "bin/ggml-rpc-server",
         "lib/libllama.so",
         "models/nextn-demo-q8_0.gguf",

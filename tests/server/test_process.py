@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import os
@@ -10,7 +11,9 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import nextn
@@ -150,6 +153,69 @@ def test_stop_lets_requests_end() -> None:
     assert not is_alive(server.pid)
     with pytest.raises(nextn.ServerError, match="was stopped"):
         server.health()
+
+
+@contextlib.contextmanager
+def bare_server(grace: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """llama-server without our launcher: process and address."""
+    command = [nextn.server_binary(), "-m", nextn.bundled_model(), "-c", "1024", "-t", "1", "--port", "0"]
+    with subprocess.Popen(
+        command, env={**os.environ, "NEXTN_SERVER_GRACE": grace}, stderr=subprocess.STDOUT, stdout=subprocess.PIPE,
+        text=True,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        address = next(line.split()[-1] for line in process.stdout if "listening on" in line)
+        threading.Thread(target=process.stdout.read, daemon=True).start()
+        yield process, address
+        process.kill()
+
+
+def stream_through(process: subprocess.Popen[str], address: str, *signals: int, **body: Any) -> list[int]:
+    """The tokens of a stream in whose course the server is sent signals, as far as it comes."""
+    tokens: list[int] = []
+    left = list(signals)
+    with (
+        contextlib.suppress(httpx.TransportError),
+        httpx.stream("POST", f"{address}/completion", json={**STORY, "temperature": 0, **body}, timeout=60) as response,
+    ):
+        for line in response.iter_lines():
+            tokens += json.loads(line[6:])["tokens"] if line.startswith("data: {") else []
+            if left and len(tokens) > 8:
+                process.send_signal(left.pop(0))
+    return tokens
+
+
+def test_a_signal_lets_a_stream_end(prompts, plain) -> None:
+    refused = []
+
+    def ask(address: str) -> None:
+        while not refused:
+            answer = httpx.post(f"{address}/completion", json={"prompt": "Hello", "n_predict": 1})
+            if answer.status_code == 503:
+                refused.append(answer.json()["error"]["message"])
+
+    with bare_server("60") as (process, address):
+        other = threading.Thread(target=ask, args=(address,))
+        other.start()
+        tokens = stream_through(process, address, signal.SIGTERM, prompt=prompts[0], n_predict=200, ignore_eos=False)
+        assert process.wait(30) == 0
+        other.join()
+    wanted = list(plain(prompts[0], 200))
+    assert tokens == wanted[: len(tokens)]
+    assert len(tokens) >= len(wanted) - 1
+    assert refused == ["the server is ending"]
+
+
+def test_a_signal_without_grace_ends_a_stream() -> None:
+    with bare_server("0") as (process, address):
+        assert len(stream_through(process, address, signal.SIGTERM)) < 800
+        assert process.wait(30) == 0
+
+
+def test_a_second_signal_ends_it_at_once() -> None:
+    with bare_server("inf") as (process, address):
+        assert len(stream_through(process, address, signal.SIGTERM, signal.SIGINT)) < 800
+        assert process.wait(30) == 1
 
 
 def test_what_does_not_start(tmp_path, tiny_model) -> None:

@@ -39,6 +39,7 @@ _OPTIONS = {
     "n_ubatch": "-ub",
     "None takes": "-1 takes",
     "p_min": "--draft-p-min",
+    "rpc_servers": "--rpc",
     "temperature": "--temp",
     "type_k": "-ctk",
     "type_v": "-ctv",

@@ -62,7 +62,10 @@ def load_model(path: str, **options: Any) -> Model:
 
 def _load(path: str, args: argparse.Namespace) -> Model:
     """Load one file as the options say."""
-    return load_model(path, n_gpu_layers=args.n_gpu_layers, use_mmap=not args.no_mmap, use_mlock=args.mlock)
+    workers = getattr(args, "rpc", None) or ()  # not every command that loads a model has the option
+    return load_model(
+        path, n_gpu_layers=args.n_gpu_layers, rpc_servers=workers, use_mmap=not args.no_mmap, use_mlock=args.mlock
+    )
 
 
 @contextmanager

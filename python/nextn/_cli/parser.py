@@ -117,6 +117,11 @@ def text(given: str) -> str:
     return given
 
 
+def commas(given: str) -> list[str]:
+    """Type of an option that takes a list with commas."""
+    return given.split(",")
+
+
 def _nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that looks most like this one; of equals, one with as many dashes."""
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
         n_parallel=args.parallel,
         n_threads=args.threads,
         n_gpu_layers=None if args.n_gpu_layers < 0 else args.n_gpu_layers,
-        rpc_servers=args.rpc.split(",") if args.rpc else (),
+        rpc_servers=args.rpc or (),
         extra_args=[*_load_options(args), *args.extra],
     )
     try:

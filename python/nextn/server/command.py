@@ -9,7 +9,7 @@ from typing import Literal
 
 from nextn.errors import NoNextnLayerError
 from nextn.gguf import inspect
-from nextn.options import DraftParams, check_choice, check_int
+from nextn.options import DraftParams, check_choice, check_int, check_rpc_servers
 
 __all__ = ["SpecType", "build_command", "build_environment", "choose_spec_type"]
 
@@ -67,8 +67,8 @@ def build_command(
         command += ["--threads", str(check_int("n_threads", n_threads, 1, 512))]
     if n_gpu_layers is not None:
         command += ["--gpu-layers", str(check_int("n_gpu_layers", n_gpu_layers, -1)).replace("-1", "all")]
-    if rpc_servers:
-        command += ["--rpc", ",".join(rpc_servers)]
+    if workers := check_rpc_servers(rpc_servers):
+        command += ["--rpc", ",".join(workers)]
     if spec_type != "none":
         command += ["--spec-type", spec_type, "--spec-draft-n-max", str(draft.n_max)]
         command += ["--spec-draft-n-min", str(draft.n_min), "--spec-draft-p-min", f"{draft.p_min:g}"]
@@ -85,6 +85,7 @@ def build_environment(api_key: str | None, given: Mapping[str, str] | None = Non
     # Options of a llama-server of the user's would be options of this one too.
     environment = {name: value for name, value in environment.items() if not name.startswith("LLAMA_ARG_")}
     environment.setdefault("GGML_NO_BACKTRACE", "1")  # of an abort, its message says more to most people
+    environment["NEXTN_SERVER_GRACE"] = "inf"  # of running requests; stop() counts itself
     if api_key is not None:
         environment["LLAMA_API_KEY"] = api_key
     return environment

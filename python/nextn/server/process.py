@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import subprocess
 import threading
 from collections import deque
@@ -89,11 +90,14 @@ class ServerProcess:
         self._reader.join(1.0)
         return True
 
-    def stop(self, timeout: float) -> None:
-        """End it: ask first, then kill. Does nothing when it has ended."""
-        for end, seconds in ((self._child.terminate, timeout), (self._child.kill, 10.0)):
+    def stop(self, grace: float) -> None:
+        """End it after its running requests, or after so many seconds. Does nothing when it has ended.
+
+        The first signal lets it finish them (server-nextn-drain.h in the fork), the second ends it all the same.
+        """
+        for number, seconds in ((signal.SIGTERM, grace), (signal.SIGINT, 5.0), (signal.SIGKILL, 10.0)):
             if self.exit_code is None:
-                end()
+                self._child.send_signal(number)
             if self.wait_ended(seconds):
                 break
         with suppress(OSError):

@@ -6,7 +6,6 @@ import os
 import socket
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -180,19 +179,14 @@ class Server:
         return make_client(self.base_url, self._api_key, self._check_soon)
 
     def stop(self, grace: float = 10.0) -> None:
-        """End it, after the requests that it is working on.
+        """End it, after the requests that it is working on; new ones are refused.
 
         Args:
             grace: Longest wait for them in seconds.
         """
-        if self._stopped:
-            return
-        end = time.monotonic() + grace
-        with suppress(ServerError):
-            while time.monotonic() < end and any(slot["is_processing"] for slot in self.slots()):
-                time.sleep(0.05)
-        self._process.stop(timeout=5.0)
-        self._stopped = True
+        if not self._stopped:
+            self._process.stop(grace)
+            self._stopped = True
 
     def __enter__(self) -> Server:
         """Wait until it is ready; when it does not become so, it is stopped."""

@@ -209,8 +209,18 @@ llama_nextn_state::row_view llama_nextn_state::get_row(int32_t i) {
     return {short_rows.data() + (it - best_index.begin()) * n, (int64_t) n};
 }
 
+void llama_nextn_state::settle() noexcept {
+    for (ggml_backend_t backend : ctx.backend_ptrs) {
+        try {
+            ggml_backend_synchronize(backend);
+        } catch (const std::exception &) {
+            // its worker is lost, and with it what was pending
+        }
+    }
+}
+
 void llama_nextn_state::set_shortlist(std::unique_ptr<llama_nextn_shortlist> list) {
-    ctx.synchronize();
+    settle();
     shortlist = std::move(list);
     shortlist_changed();
 }

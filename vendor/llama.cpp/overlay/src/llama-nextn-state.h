@@ -93,6 +93,9 @@ public:
     llama_nextn_shortlist * get_shortlist() { return shortlist.get(); }
     void                    shortlist_changed();
 
+    // wait until nothing is pending, also where a worker is lost: before something is freed
+    void settle() noexcept;
+
     bool            pair(llama_context * ctx_dft);
     llama_context * get_ctx_dft() const { return ctx_dft; }
 

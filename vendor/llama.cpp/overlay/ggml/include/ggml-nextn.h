@@ -15,3 +15,6 @@ typedef const char * (*ggml_nextn_inexact_t)(const struct ggml_tensor * op);
 // "ggml_nextn_shares_columns": whether a block of weights of this type is read once for all columns. Of other types the
 // columns are computed one after the other: with the same bits, but each at the price of the first.
 typedef bool (*ggml_nextn_shares_columns_t)(enum ggml_type type);
+
+// How the text of an error about a worker of the RPC backend begins; its address follows.
+#define GGML_NEXTN_WORKER "the worker "
