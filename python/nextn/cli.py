@@ -8,11 +8,11 @@ from nextn._cli import chat, demo, doctor, generate, inspect, serve
 from nextn._cli.bench_table import add_bench
 from nextn._cli.file_tables import add_file_commands
 from nextn._cli.parser import (
-    CACHE_TYPES,
     FLASH_ATTENTION,
     Commands,
     Parser,
     ShowVersion,
+    add_cache_types,
     add_threads,
     commas,
     number,
@@ -159,6 +159,7 @@ def _add_inspect(commands: Commands[Parser]) -> None:
     parser.add_argument(
         "-c", "--ctx-size", type=whole(0), metavar="N", help="also estimate the memory for N tokens; 0: as trained"
     )
+    add_cache_types(parser)
     _add_output(parser)
 
 
@@ -298,15 +299,7 @@ def _add_context(parser: Parser) -> None:
         "-tb", "--threads-batch", type=whole(1, 512), metavar="N", help="threads for more than one token"
     )
     group.add_argument("-fa", "--flash-attn", choices=FLASH_ATTENTION, default="auto", help="flash attention")
-    for option, name in (("-ctk", "k"), ("-ctv", "v")):
-        group.add_argument(
-            option,
-            f"--cache-type-{name}",
-            choices=CACHE_TYPES,
-            default="f16",
-            metavar="TYPE",
-            help=f"type of the {name.upper()} cache: {', '.join(CACHE_TYPES)} (default: %(default)s)",
-        )
+    add_cache_types(group)
 
 
 def _add_output(parser: Parser) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
+from nextn._cli import bench
 from nextn.bench import BenchOptions, load_receipt, make_arms, save_receipt, statistics
 from nextn.cli import main
 
@@ -99,3 +101,44 @@ def test_other_commands_load_nothing_of_it():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     heavy = {"scipy", "matplotlib", "rich", "jsonschema", "jinja2", "httpx", "nextn.bench"}
     assert heavy & set(done.stdout.split()) == set()
+
+
+def test_progress_on_a_pipe_is_a_line_now_and_then(capsys, monkeypatch):
+    """Nothing for 20 seconds, then how much is done and how long the rest will take at this pace."""
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    monkeypatch.setenv("FORCE_COLOR", "")
+    with bench._progress() as tell:
+        for done in range(1, 31):
+            clock[0] += 1.5
+            tell(done, 30)
+    assert capsys.readouterr().err.splitlines() == [
+        "14 of 30 runs, about 24 s left",
+        "28 of 30 runs, about 3 s left",
+    ]
+
+
+def test_progress_on_a_pipe_after_resuming(capsys, monkeypatch):
+    """Runs of an earlier session are done, but say nothing of the pace."""
+    clock = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    monkeypatch.setenv("FORCE_COLOR", "")
+    with bench._progress() as tell:
+        for done in (901, 902, 903):
+            clock[0] += 10
+            tell(done, 1000)
+    assert capsys.readouterr().err.splitlines() == ["903 of 1000 runs, about 970 s left"]
+
+
+def test_progress_on_a_terminal_is_a_bar(capsys, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("rich.console.monotonic", lambda: clock[0])
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    with bench._progress() as tell:
+        tell(2, 12)
+        clock[0] = 10.0
+        tell(4, 12)
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().err)
+    assert re.search(r"running ━+.* 4/12 0:00:10 left 0:00:40", shown), shown

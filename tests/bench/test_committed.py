@@ -10,8 +10,9 @@ from pathlib import Path
 import nextn
 import pytest
 from jsonschema import Draft202012Validator
-from nextn.bench import load_receipt, load_suite
+from nextn.bench import load_receipt, load_suite, summarise
 from nextn.bench.suite import DATA
+from nextn.bench.summary import control
 from nextn.cli import main
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
@@ -29,6 +30,18 @@ def test_receipts_follow_the_schema_and_are_complete(path):
     assert receipt["suite"]["sha256"] == load_suite().sha256
     chats = [row for row in receipt["rows"] if row["mode"] == "chat" and row["n_context"] is None]
     assert len(chats) == 50 * 3 * len(arms)
+
+
+@pytest.mark.parametrize("path", RECEIPTS, ids=lambda path: path.name)
+def test_the_control_holds_and_outputs_are_identical(path):
+    """Otherwise the figures mean nothing, and must be measured again on an idle machine."""
+    summary = summarise(load_receipt(path))
+    again = control(summary)
+    assert again is not None
+    assert not again["distinguishable"], again["speedup"]
+    assert again["speedup"]["n_prompts"] == 50
+    assert again["speedup"]["low"] < 1 < again["speedup"]["high"]
+    assert summary["exactness"]["comparable"] and summary["exactness"]["different"] == []
 
 
 def test_the_model_is_the_bundled_one():

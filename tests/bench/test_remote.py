@@ -86,7 +86,9 @@ def made_up_server(*, base=Handler, **manners):
 
 def request(*, raw: bool = False, temperature: float = 0.0) -> Request:
     messages = None if raw else [{"role": "user", "content": "Hello"}]
-    return Request(messages=messages, text="Hello" if raw else None, max_tokens=9, temperature=temperature, seed=3)
+    return Request(
+        messages=messages, text="Hello" if raw else None, max_tokens=9, temperature=temperature, seed=3, ignore_eos=raw
+    )
 
 
 ARMS = make_server_arms([2])
@@ -101,6 +103,7 @@ def test_requests_switch_drafting():
     assert asked["n_max=2"]["speculative"]["n_max"] == 2
     assert "speculative" not in asked["as started"]
     for body in asked.values():
+        assert not body["ignore_eos"]
         assert (body["max_tokens"], body["temperature"], body["cache_prompt"]) == (9, 0.0, False)
     assert (rows["n_max=2"].draft_n, rows["n_max=2"].draft_n_accepted, rows["plain"].draft_n) == (4, 2, 0)
     assert rows["n_max=2"].n_rounds == 11 - 1 - 2
@@ -137,6 +140,7 @@ def test_raw_prompts_go_to_completion():
         row = runner.run(ARMS[0], request(raw=True, temperature=0.5))
     path, body = handler.asked[0]
     assert (path, body["prompt"], body["n_predict"], body["seed"], body["top_k"]) == ("/completion", "Hello", 9, 3, 0)
+    assert body["ignore_eos"]
     assert row.finish_reason == "length"
     assert row.tokens_sha256 == hash_tokens([1, 2])
 

@@ -70,6 +70,33 @@ def test_the_table_of_arms_is_computed_from_the_rows(receipt, document):
         assert low < value < high
 
 
+def test_it_says_when_there_are_too_few_prompts():
+    """A mark of its own, with their number; two prompts have no interval, and the rest of the report has."""
+    options = BenchOptions(raw=True, n_sweep_prompts=2)
+    page = to_markdown(make_document([make_receipt(make_suite(), ARMS, options, noise=0.05)], ["r"]))
+    raw = {row[0]: row for row in tables(page)["arm tokens/s raw"]}
+    assert re.fullmatch(r"\d\.\d+ † \(2 prompts\)", raw["k=2"][3])
+    assert raw["k=2"][5] == "25.0 % † (2 prompts)"
+    assert "† too few prompts for an interval" in page
+    few = to_markdown(make_document([make_receipt(make_suite(1), ARMS, BenchOptions())], ["r"]))
+    assert "Adaptive drafting: 1.000 times the speed of plain decoding over 1 prompt, too few for an interval." in few
+    assert "† one prompt alone" in few
+    assert "† " not in to_markdown(make_document([make_receipt(make_suite(), ARMS, BenchOptions(), noise=0.05)], ["r"]))
+
+
+def test_tables_of_parts_say_what_many_intervals_mean(receipt, document):
+    by_part = [
+        section.title
+        for section in document.sections
+        if any("some exclude 1.0 by chance" in getattr(item, "text", "") for item in section.items)
+    ]
+    assert by_part == [
+        "By topic and by seed",
+        "Raw prompts and chat prompts",
+        "Speed against the length of the conversation",
+    ]
+
+
 def test_a_changed_row_changes_the_report(receipt):
     before = to_markdown(make_document([receipt], ["r"]))
     changed = copy.deepcopy(receipt)
@@ -110,6 +137,9 @@ def test_it_says_when_outputs_differ(receipt, document):
 
 
 def test_it_names_what_was_run(receipt, document):
+    sized = copy.deepcopy(receipt)
+    sized["model"] |= {"description": "qwen35 ?B Q8_0", "n_params": 7_246_128}
+    assert "bytes, qwen35 Q8_0, 7.25 M parameters; sha256" in to_markdown(make_document([sized], ["r"]))
     page = to_markdown(document)
     for fact in ("made-up.gguf", "0" * 64, "0c1e57098", receipt["suite"]["sha256"], receipt["machine"]["cpu"]):
         assert fact in page
@@ -120,6 +150,8 @@ def test_figures(document, tmp_path):
     names = {path.name for path in (tmp_path / "plots").iterdir()}
     assert names == {f"made-up-{name}.svg" for name in ("speedup", "positions", "lengths", "contexts")}
     page = to_markdown(document, "plots")
+    alts = re.findall(r"!\[(.*?)\]", page)
+    assert len(alts) == 4 and all(len(alt) > 40 and alt + "." in page for alt in alts), alts
     assert set(re.findall(r"!\[.*?\]\(plots/(.*?)\)", page)) == names
     assert all((tmp_path / "plots" / name).read_text().startswith("<svg") for name in names)
 

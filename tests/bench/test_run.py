@@ -165,6 +165,8 @@ def test_a_real_runs_counts_fit_together(measured):
             assert row["draft_n"] == 0
         if row["n_context"] is not None:
             assert row["prompt_tokens"] <= 150
+        if row["mode"] == "raw":  # wherever the model would have ended
+            assert (row["completion_tokens"], row["finish_reason"]) == (32, "length")
     fixed = [row for row in measured["rows"] if row["arm"] == "k=3"]
     assert all(max(map(len, [row["drafted_per_position"]])) == 3 for row in fixed if row["completion_tokens"] > 4)
     assert sum(row["draft_n_accepted"] for row in fixed) > 0.3 * sum(row["draft_n"] for row in fixed)

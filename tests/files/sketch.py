@@ -67,6 +67,12 @@ class Sketch:
     def head(self, name):
         return self.tensor(f"blk.{self.n_layer}.{name}")
 
+    def add_to_head(self, name, shape, kind="F32"):
+        """A tensor that the head may have, filled with zeros, in place of one that it has."""
+        self.remove(f"blk.{self.n_layer}.{name}")
+        self.tensors.append(Tensor(f"blk.{self.n_layer}.{name}", shape, TYPE_IDS["F32"], b""))
+        self.retype(self.tensors[-1], kind)
+
     def remove(self, *names):
         self.tensors = [t for t in self.tensors if t.name not in names]
 

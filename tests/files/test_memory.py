@@ -25,8 +25,24 @@ def test_estimate_is_what_the_engine_takes(kind, n_ctx, n_draft, tiny_model, dem
     assert found.plain < found.drafting
 
 
+@pytest.mark.parametrize(("type_k", "type_v"), [("f32", "f16"), ("q8_0", "q8_0"), ("q8_0", "q4_0")])
+def test_types_of_the_cache_count(type_k, type_v, demo_path):
+    found = estimate_memory(demo_path, 2048, 0, type_k=type_k, type_v=type_v)
+    options = {"n_batch": 64, "n_ubatch": 64, "n_threads": 1, "type_k": type_k, "type_v": type_v}
+    with nextn.Model(demo_path) as model, nextn.Context(model, n_ctx=2048, **options) as target:
+        taken = target.memory_usage()["context"]
+    assert found.kv_cache + found.states == pytest.approx(taken, rel=0.02)
+
+
+def test_a_type_that_there_is_not(demo_path):
+    with pytest.raises(ValueError, match="type_v must be a type such as 'f16' or 'q8_0', not 'f17'"):
+        estimate_memory(demo_path, 256, 0, type_v="f17")
+
+
 def test_command(demo_path):
     shown = command("inspect", demo_path, "-c", "1024")
     assert "memory at 1,024 tokens" in shown
+    assert "KV cache (F16) " in shown
+    assert "KV cache (Q8_0 and F16) " in command("inspect", demo_path, "-c", "1024", "-ctk", "q8_0")
     assert '"memory"' in command("inspect", demo_path, "-c", "1024", "--json")
     assert "memory" not in command("inspect", demo_path)

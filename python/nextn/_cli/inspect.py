@@ -23,7 +23,13 @@ def run(args: argparse.Namespace) -> None:
     found = inspect(path)
     memory = None
     if args.ctx_size is not None:
-        memory = estimate_memory(path, args.ctx_size or found.n_ctx_train or 0, DraftParams().n_max)
+        memory = estimate_memory(
+            path,
+            args.ctx_size or found.n_ctx_train or 0,
+            DraftParams().n_max,
+            type_k=args.cache_type_k,
+            type_v=args.cache_type_v,
+        )
     if args.json:
         extra = (
             {} if memory is None else {"memory": {**asdict(memory), "plain": memory.plain, "drafting": memory.drafting}}
@@ -35,11 +41,13 @@ def run(args: argparse.Namespace) -> None:
 
 def _format_memory(memory: MemoryEstimate) -> str:
     """What it will take, in three lines."""
+    kinds = dict.fromkeys((memory.type_k, memory.type_v))  # one name when both are the same
+    cache = " and ".join(kind.upper() for kind in kinds)
     rows = (
         (
             "plain",
             memory.plain,
-            (("weights", memory.weights), ("KV cache", memory.kv_cache), ("states", memory.states)),
+            (("weights", memory.weights), (f"KV cache ({cache})", memory.kv_cache), ("states", memory.states)),
         ),
         (
             f"drafts of {memory.n_draft}",

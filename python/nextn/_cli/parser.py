@@ -128,6 +128,19 @@ def _nearest(name: str, known: Iterable[str]) -> str | None:
     return matches[0] if matches else None
 
 
+def add_cache_types(table: argparse._ActionsContainer) -> None:
+    """The options -ctk and -ctv of a command, or of a group of its options."""
+    for option, name in (("-ctk", "k"), ("-ctv", "v")):
+        table.add_argument(
+            option,
+            f"--cache-type-{name}",
+            choices=CACHE_TYPES,
+            default="f16",
+            metavar="TYPE",
+            help=f"type of the {name.upper()} cache: {', '.join(CACHE_TYPES)} (default: %(default)s)",
+        )
+
+
 def add_threads(table: argparse._ActionsContainer) -> None:
     """The option -t of a command, or of a group of its options."""
     table.add_argument("-t", "--threads", type=whole(1, 512), metavar="N", help="threads (default: physical cores)")

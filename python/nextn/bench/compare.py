@@ -61,12 +61,13 @@ def _comparison(receipts: Sequence[Receipt], summaries: Sequence[Summary], label
                 ]
             )
     note = (
-        "Receipts were made at different times, so unlike the arms within a receipt they are not protected from a"
-        " machine that was slower or busier at one of those times. The last column pairs prompts, seeds and repeats"
-        " that both have; other models write other texts."
+        "A receipt is the file of one run of the benchmark; each has its report below, and the last section explains"
+        " the words. Receipts were made at different times, so unlike the arms within a receipt they are not protected"
+        " from a machine that was slower or busier at one of those times. The last column pairs prompts, seeds and"
+        " repeats that both have; other models write other texts."
     )
     few = {name: values for name, values in speeds.items() if name in (PLAIN, "adaptive")} or speeds
-    caption = "Speed by receipt: plain decoding, and drafting with the adaptive length. Longer bars are faster."
+    caption = "Speed by receipt, of plain decoding and of drafting with the adaptive length; longer bars are faster."
     return [
         Figure("comparison", caption, partial(plots.plot_comparison, labels, few)),
         Paragraph(note),

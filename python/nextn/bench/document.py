@@ -40,6 +40,11 @@ class Figure:
     draw: Callable[[], str]
     kind: str = "figure"
 
+    @property
+    def alt(self) -> str:
+        """What stands for the plot where it cannot be seen: the caption's first sentence."""
+        return self.caption.split(". ")[0].rstrip(".")
+
     @cached_property
     def svg(self) -> str:
         """The svg element, drawn when it is first asked for: a page of text does without."""
@@ -89,7 +94,7 @@ def to_markdown(document: Document, figure_folder: str | None = None) -> str:
             elif isinstance(item, Table):
                 parts.append(_markdown_table(item))
             elif figure_folder is not None:
-                parts.append(f"![{item.name}]({figure_folder}/{item.name}.svg)\n\n{item.caption}")
+                parts.append(f"![{item.alt}]({figure_folder}/{item.name}.svg)\n\n{item.caption}")
     return "\n\n".join(parts) + "\n"
 
 

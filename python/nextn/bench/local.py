@@ -132,6 +132,7 @@ class LocalRunner:
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
             "seed": request.seed,
+            "ignore_eos": request.ignore_eos,
         }
         if request.messages is not None:
             return speculator.stream_chat(request.messages, **options)

@@ -17,8 +17,10 @@ __all__ = ["plot_comparison", "plot_contexts", "plot_lengths", "plot_positions",
 
 _ALL = "#222222"
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_ADAPTIVE = _COLOURS[4]
 _MARKERS = ("o", "s", "^", "D", "v", "P")
-_EVEN: dict[str, Any] = {"color": "#555555", "linewidth": 1.3, "linestyle": "--", "zorder": 1}
+_EVEN: dict[str, Any] = {"color": "#555555", "linewidth": 1.3, "linestyle": "--", "zorder": 1,
+                         "label": "as fast as plain decoding"}  # fmt: skip
 """The line of plain decoding's own speed."""
 
 Figures = dict[str, Any]
@@ -88,9 +90,9 @@ def plot_lengths(label: str, arms: Sequence[Figures], lengths: dict[str, int], t
                       label="all prompts, with 95 % interval")  # fmt: skip
         if adaptive:
             ratio = adaptive["speedup"]
-            axes.axhline(ratio["value"], color=_COLOURS[4], linewidth=2, label="adaptive length, all prompts")
+            axes.axhline(ratio["value"], color=_ADAPTIVE, linewidth=2, label="adaptive length, all prompts")
             if ratio["low"] is not None:
-                axes.axhspan(ratio["low"], ratio["high"], color=_COLOURS[4], alpha=0.2, linewidth=0,
+                axes.axhspan(ratio["low"], ratio["high"], color=_ADAPTIVE, alpha=0.2, linewidth=0,
                              label="its 95 % interval")  # fmt: skip
         axes.axhline(1.0, **_EVEN)
         axes.set_xticks(x, ["0\n(plain)", *map(str, x[1:])])
@@ -110,7 +112,7 @@ def plot_contexts(label: str, contexts: Sequence[dict[str, Any]], names: Sequenc
                 arm = next((arm for arm in context["arms"] if arm["arm"] == name), None)
                 if arm and arm["tokens_per_second"]:
                     points.append((context["prompt_tokens"], arm["tokens_per_second"]))
-            colour = _ALL if name == PLAIN else _COLOURS[i % 6]
+            colour = _ALL if name == PLAIN else _arm_colour(name, i)
             axes.plot(*zip(*points, strict=True), marker=_MARKERS[i % 6], color=colour, label=_arm_label(name))
         axes.set_ylim(bottom=0)
         axes.set_xlim(left=0)
@@ -128,7 +130,7 @@ def plot_comparison(labels: Sequence[str], speeds: Mapping[str, Sequence[float |
         for i, (name, values) in enumerate(speeds.items()):
             y = [n + (i - (len(speeds) - 1) / 2) * height for n in range(len(labels))]
             bars = axes.barh(y, [value or 0.0 for value in values], height * 0.92, label=_arm_label(name),
-                             color="#999999" if name == PLAIN else _COLOURS[i % 6])  # fmt: skip
+                             color="#999999" if name == PLAIN else _arm_colour(name, i))  # fmt: skip
             axes.bar_label(bars, [f" {_speed(value)}" if value else " –" for value in values], fontsize=8)
         axes.set_yticks(range(len(labels)), labels)
         axes.invert_yaxis()
@@ -166,6 +168,12 @@ def _arm_label(name: str) -> str:
         CONTROL: "plain again (control)",
         "adaptive": "adaptive draft length",
     }.get(name, name)
+
+
+def _arm_colour(name: str, i: int) -> str:
+    """An arm's colour: of the adaptive arm the same in all plots, of the others by their number."""
+    others = [colour for colour in _COLOURS if colour != _ADAPTIVE]
+    return _ADAPTIVE if name == "adaptive" else others[i % len(others)]
 
 
 @contextmanager

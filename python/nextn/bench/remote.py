@@ -53,6 +53,7 @@ class ServerRunner:
             "seed": request.seed % 2**32,
             "cache_prompt": False,
             "return_tokens": True,
+            "ignore_eos": request.ignore_eos,
             **_drafting(arm),
         }
         if request.temperature > 0:  # what nextn draws from: the distribution itself

@@ -12,12 +12,22 @@ from nextn.bench import plots
 from nextn.bench.document import Document, Figure, Item, Paragraph, Section, Table
 from nextn.bench.plan import PLAIN
 from nextn.bench.receipt import Receipt
+from nextn.bench.statistics import FEWEST_PROMPTS
 from nextn.bench.summary import Summary, control, summarise
+from nextn.gguf.report import format_count
 
 __all__ = ["label_of", "make_report", "report_sections", "show_estimate", "show_number"]
 
 _SAME = "not distinguishable from 1.0"
-_MARK = Paragraph(f"* {_SAME}: the interval covers it, or there are too few prompts for an interval.")
+_MARKS = {
+    " *": Paragraph(f"* {_SAME}: the interval covers it."),
+    "prompts)": Paragraph("† too few prompts for an interval: nothing can be told. Their number is in brackets."),
+    "prompt)": Paragraph("† one prompt alone: nothing can be told."),
+}
+_MANY = Paragraph(
+    "A table has many intervals, and at 95 % about one in twenty misses: some exclude 1.0 by chance, also for arms"
+    " that make no difference. What just misses 1.0 in one cell proves little; the table of all prompts is the result."
+)
 
 
 def make_report(receipt: Receipt) -> Document:
@@ -40,7 +50,7 @@ def report_sections(receipt: Receipt, summary: Summary, label: str = "", level: 
     lengths = {arm["name"]: arm["n_max"] for arm in receipt["arms"] if arm["kind"] == "fixed"}
     sections = [
         Section("Result", [*verdict(receipt, summary), *_arms_table(arms), *_speedup_figure(arms, topics, label)]),
-        Section("By topic and by seed", [*_parts("topic", arms, topics), *_seeds(receipt, arms)]),
+        Section("By topic and by seed", _many([*_parts("topic", arms, topics), *_seeds(receipt, arms)])),
         Section("Acceptance by position", _positions(arms, lengths, topics, label)),
         Section("Speed against the draft length", _lengths(arms, lengths, topics, label)),
         Section("Raw prompts and chat prompts", _raw(summary["raw"])),
@@ -121,6 +131,9 @@ def _sentence(arm: dict[str, Any]) -> str:
     if ratio is None:
         return f"{name} was not compared with plain decoding."
     over = f"over {ratio['n_prompts']} prompts"
+    if ratio["n_prompts"] < FEWEST_PROMPTS:
+        over = f"over {_few(ratio)}"
+        return f"{name}: {ratio['value']:.3f} times the speed of plain decoding {over}, too few for an interval."
     if not arm["distinguishable"]:
         return f"{name}: {show_estimate(ratio)} times the speed of plain decoding {over}: {_SAME}."
     return (
@@ -138,17 +151,33 @@ def _speedup_cell(arm: dict[str, Any]) -> str:
     """A speed-up, and a mark when nothing can be told."""
     if arm["speedup"] is None:
         return "1" if arm["arm"] == PLAIN else "–"
+    if arm["speedup"]["n_prompts"] < FEWEST_PROMPTS:
+        return f"{show_estimate(arm['speedup'])} † ({_few(arm['speedup'])})"
     return show_estimate(arm["speedup"]) + ("" if arm["distinguishable"] else " *")
 
 
+def _few(estimate: dict[str, Any]) -> str:
+    """The number of prompts in words."""
+    return "1 prompt" if estimate["n_prompts"] == 1 else f"{estimate['n_prompts']} prompts"
+
+
 def _acceptance_cell(arm: dict[str, Any]) -> str:
-    """Acceptance in per cent."""
-    return show_estimate(arm["acceptance"], percent=True)
+    """Acceptance in per cent, and a mark when there are too few prompts for an interval."""
+    shown = show_estimate(arm["acceptance"], percent=True)
+    if arm["acceptance"] is not None and arm["acceptance"]["n_prompts"] < FEWEST_PROMPTS:
+        return f"{shown} † ({_few(arm['acceptance'])})"
+    return shown
 
 
 def _with_mark(table: Table) -> list[Item]:
-    """The table, and what its mark means if it has one."""
-    return [table, _MARK] if any(cell.endswith(" *") for row in table.rows for cell in row) else [table]
+    """The table, and what its marks mean if it has some."""
+    cells = [cell for row in table.rows for cell in row]
+    return [table, *(text for mark, text in _MARKS.items() if any(cell.endswith(mark) for cell in cells))]
+
+
+def _many(items: list[Item]) -> list[Item]:
+    """Tables of parts of the runs, and what to think of their many intervals."""
+    return [*items, _MANY] if any(isinstance(item, Table) for item in items) else items
 
 
 def _arms_table(arms: Sequence[dict[str, Any]]) -> list[Item]:
@@ -175,7 +204,7 @@ def _speedup_figure(arms: Sequence[dict[str, Any]], topics: Sequence[str], label
     if not any(arm["speedup"] for arm in arms):
         return []
     caption = (
-        "Speed-up by arm. Right of the dashed line an arm is faster than plain decoding, left of it slower. Where the"
+        "Speed-up of each arm: right of the dashed line it is faster than plain decoding, left of it slower. Where the"
         " black bar touches the line, the arm is not distinguishable from plain decoding. Coloured marks: the same"
         " by topic."
     )
@@ -240,8 +269,9 @@ def _lengths(arms: Sequence[dict[str, Any]], lengths: dict[str, int], topics: Se
     plain = next((arm for arm in arms if arm["arm"] == PLAIN), None)
     base = f" Plain decoding makes {show_number(plain['tokens_per_second'])} tokens/s." if plain else ""
     caption = (
-        "Speed-up against the draft length. The orange line is the adaptive arm, which chooses a length before each"
-        f" draft; it should be about as high as the best fixed length, without knowing it beforehand.{base}"
+        "Speed-up against the draft length: where the black line is highest, fixed drafts are best. The orange line is"
+        " the adaptive arm, which chooses a length before each draft; it should be about as high as the best fixed"
+        f" length, without knowing it beforehand.{base}"
     )
     return [Figure(f"{_slug(label)}-lengths", caption, partial(plots.plot_lengths, label, arms, lengths, topics))]
 
@@ -252,7 +282,8 @@ def _raw(raw: Sequence[dict[str, Any]] | None) -> list[Item]:
         return []
     note = (
         "The same prompts as texts to continue, and through the model's chat template. Models are trained on chats, and"
-        " so are their heads: acceptance on raw text is usually lower."
+        " so are their heads: acceptance on raw text is usually lower. Raw texts go on to the full length, also where"
+        " the model would have ended them."
     )
     header = ["arm", "tokens/s raw", "chat", "speed-up raw", "chat", "acceptance raw", "chat"]
     rows = [
@@ -264,7 +295,7 @@ def _raw(raw: Sequence[dict[str, Any]] | None) -> list[Item]:
         ]
         for both in raw
     ]
-    return [Paragraph(note), *_with_mark(Table(header, rows))]
+    return _many([Paragraph(note), *_with_mark(Table(header, rows))])
 
 
 def _contexts(contexts: Sequence[dict[str, Any]], label: str) -> list[Item]:
@@ -286,11 +317,14 @@ def _contexts(contexts: Sequence[dict[str, Any]], label: str) -> list[Item]:
     items = _with_mark(Table(header, rows))
     if len(contexts) > 1:
         names = [arm["arm"] for arm in contexts[0]["arms"]][:6]
-        caption = "Speed against the length of the conversation before the answer. Higher is faster."
+        caption = (
+            "Tokens per second against the length of the conversation before the answer; higher is faster. Few prompts"
+            " are asked here; their intervals are in the table."
+        )
         items.insert(
             0, Figure(f"{_slug(label)}-contexts", caption, partial(plots.plot_contexts, label, contexts, names))
         )
-    return items
+    return _many(items)
 
 
 def _exactness(found: dict[str, Any]) -> list[Item]:
@@ -324,7 +358,8 @@ def _facts(receipt: Receipt) -> list[Item]:
     rows: list[list[str]] = []
     for name, file in (("model", receipt["model"]), ("file with the draft head", receipt["draft_model"])):
         if file:
-            about = f", {file['description']}" if "description" in file else ""
+            about = f", {file['description'].replace(' ?B', '')}" if "description" in file else ""
+            about += f", {format_count(file['n_params'])} parameters" if "n_params" in file else ""
             rows.append([name, f"{file['file']}, {file['bytes']:,} bytes{about}; sha256 {file['sha256']}"])
     engine = receipt["engine"]
     if engine:

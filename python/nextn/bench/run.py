@@ -133,6 +133,7 @@ def _make_request(runner: Runner, block: Block, options: BenchOptions) -> Reques
         max_tokens=options.max_tokens,
         temperature=options.temperature,
         seed=block.seed,
+        ignore_eos=block.mode == "raw",  # a model trained on chats ends a bare task at once, with nothing to measure
     )
 
 

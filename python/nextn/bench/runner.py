@@ -16,13 +16,17 @@ __all__ = ["Measured", "Request", "Runner", "hash_text", "hash_tokens", "pad"]
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One generation: either messages, for the chat template, or a text to continue."""
+    """One generation: either messages, for the chat template, or a text to continue.
+
+    With ignore_eos it is as long as max_tokens says, wherever the model would have ended it.
+    """
 
     messages: list[Message] | None
     text: str | None
     max_tokens: int
     temperature: float
     seed: int
+    ignore_eos: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Estimate", "geometric_mean", "ratio_of_sums"]
+__all__ = ["FEWEST_PROMPTS", "Estimate", "geometric_mean", "ratio_of_sums"]
 
 FloatArray = npt.NDArray[np.float64]
 
 CONFIDENCE = 0.95
 N_RESAMPLES = 4999
-_FEWEST_PROMPTS = 3  # of fewer a bootstrap says nothing
+FEWEST_PROMPTS = 3  # of fewer a bootstrap says nothing
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _interval(statistic: Callable[..., FloatArray], *data: FloatArray) -> tuple[
     """The BCa interval over prompts, which are kept together across the arrays."""
     from scipy import stats
 
-    if data[0].size < _FEWEST_PROMPTS:
+    if data[0].size < FEWEST_PROMPTS:
         return None, None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # data without spread: the result is nan, and that is looked at

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import stat
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 from nextn.errors import ModelFileError
 
 # Bounds on what a header may ask of us, several times what the largest model needs (a vocabulary of 260,000 tokens
-# with its merges takes about 12 MB). They bound the time of the worst header, millions of empty strings, to seconds.
+# with its merges takes about 12 MB). They bound the time of the worst header, millions of empty strings, to seconds,
+# and memory to 64 MiB.
 MAX_HEADER_BYTES = 64 << 20
-MAX_STRING_BYTES = 16 << 20
+MAX_TEXT_BYTES = 4 << 20  # of one string, and of all keys, names and texts that are kept; in memory up to 4 times that
 
 _WINDOW = 1 << 20
 
@@ -21,8 +23,9 @@ _WINDOW = 1 << 20
 class Cursor:
     """Reads forward through a file and refuses whatever would lie behind its end."""
 
-    def __init__(self, file: BinaryIO, path: Path, position: int = 0) -> None:
+    def __init__(self, file: BinaryIO, path: Path, position: int = 0, max_text: int = MAX_TEXT_BYTES) -> None:
         self.path = path
+        self.text_left = max_text
         self.size = os.fstat(file.fileno()).st_size
         self.position = position
         self._file = file
@@ -58,10 +61,13 @@ class Cursor:
         (value,) = struct.unpack(layout, self.take(struct.calcsize(layout), field))
         return int(value)
 
-    def string(self, field: str, limit: int = MAX_STRING_BYTES, *, strict: bool = False) -> str:
+    def string(self, field: str, limit: int = MAX_TEXT_BYTES, *, strict: bool = False) -> str:
         """Read a string: u64 length, then bytes. ``strict`` refuses what is not UTF-8; otherwise it is replaced."""
         length = self.number("<Q", f"{field}, length")
         self.check_length(length, limit, field)
+        self.text_left -= length
+        if self.text_left < 0:
+            self.fail(f"the texts of the header are longer than {MAX_TEXT_BYTES:,} bytes, which no model needs", field)
         start = self.position
         data = self.take(length, field)
         try:
@@ -94,9 +100,30 @@ class Cursor:
                 at, window = 0, self._window
             start, (length,) = at, unpack(window, at)
             at += 8 + length
-            if length > MAX_STRING_BYTES or self.position + at > self.size:
+            if length > MAX_TEXT_BYTES or self.position + at > self.size:
                 self.position += start + 8
-                self.check_length(length, MAX_STRING_BYTES, f"{field}, element {i}")
+                self.check_length(length, MAX_TEXT_BYTES, f"{field}, element {i}")
+        self.position += at
+
+    def strings(self, count: int, field: str) -> Iterator[bytes]:
+        """The bytes of ``count`` strings one by one; never more than a window of them is in memory."""
+        unpack = struct.Struct("<Q").unpack_from
+        at, window = 0, b""
+        for i in range(count):
+            end = at + 8
+            if end <= len(window):
+                end += unpack(window, at)[0]
+            if end > len(window):  # the string, or even its length, goes on behind the window
+                self.position += at
+                length = self.number("<Q", f"{field}, element {i}, length")
+                self.check_length(length, MAX_TEXT_BYTES, f"{field}, element {i}")
+                self.position -= 8
+                self._fill(max(8 + length, _WINDOW))
+                at, end, window = 0, 8 + length, self._window
+                if end > len(window):
+                    self.fail("the file became shorter while it was read", field)
+            yield window[at + 8 : end]
+            at = end
         self.position += at
 
     def _fill(self, n_bytes: int) -> None:

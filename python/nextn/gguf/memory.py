@@ -1,6 +1,6 @@
 """How much memory a model will take at a given context, with and without drafting: an estimate from the header.
 
-Weights, the KV cache of the attention layers in F16, the states of the recurrent layers, of which drafting keeps one
+Weights, the KV cache of the attention layers, the states of the recurrent layers, of which drafting keeps one
 more per drafted token to roll back to, and the KV cache of the draft head. The engine's work space comes on top.
 """
 
@@ -12,10 +12,11 @@ from pathlib import Path
 
 from nextn.errors import ModelFileError
 from nextn.gguf.inspection import describe, read_parts
+from nextn.gguf.types import TENSOR_TYPES
 
 __all__ = ["MemoryEstimate", "estimate_memory"]
 
-_F16_BYTES, _F32_BYTES = 2, 4
+_F32_BYTES = 4
 _CTX_STEP = 256  # the engine rounds a context up to a multiple of it
 
 
@@ -26,6 +27,7 @@ class MemoryEstimate:
     Args:
         n_ctx: Tokens that fit.
         n_draft: Longest draft.
+        type_k, type_v: Types of the KV caches.
         weights: All tensors.
         kv_cache: Of the trunk's attention layers.
         states: Of its recurrent layers.
@@ -35,6 +37,8 @@ class MemoryEstimate:
 
     n_ctx: int
     n_draft: int
+    type_k: str
+    type_v: str
     weights: int
     kv_cache: int
     states: int
@@ -52,15 +56,20 @@ class MemoryEstimate:
         return self.plain + self.draft_states + self.draft_kv_cache
 
 
-def estimate_memory(path: str | os.PathLike[str], n_ctx: int, n_draft: int) -> MemoryEstimate:
+def estimate_memory(
+    path: str | os.PathLike[str], n_ctx: int, n_draft: int, *, type_k: str = "f16", type_v: str = "f16"
+) -> MemoryEstimate:
     """Estimate what a model of a NextN architecture, or another with plain attention, will take.
 
     Args:
         path: The model; of one in parts, any of them.
         n_ctx: Tokens that shall fit.
         n_draft: Longest draft in tokens.
+        type_k: Type of the K cache, as for a Context.
+        type_v: Type of the V cache.
 
     Raises:
+        ValueError: A type that there is not.
         ModelFileError: The file is missing, damaged or no model, or does not say how large its attention is.
     """
     headers = read_parts(Path(path))
@@ -74,10 +83,10 @@ def estimate_memory(path: str | os.PathLike[str], n_ctx: int, n_draft: int) -> M
     if n_head == 0 or found.n_embd is None:
         raise ModelFileError(f"{path}: does not say how large its attention is, so its memory cannot be estimated")
     head_dim = found.n_embd // n_head
-    row = get("attention.head_count_kv", n_head) * (
-        get("attention.key_length", head_dim) + get("attention.value_length", head_dim)
-    )
-    per_layer = -(-n_ctx // _CTX_STEP) * _CTX_STEP * row * _F16_BYTES
+    n_head_kv = get("attention.head_count_kv", n_head)
+    row = n_head_kv * get("attention.key_length", head_dim) * _bytes_per_element("type_k", type_k)
+    row += n_head_kv * get("attention.value_length", head_dim) * _bytes_per_element("type_v", type_v)
+    per_layer = round(-(-n_ctx // _CTX_STEP) * _CTX_STEP * row)
     inner, state = get("ssm.inner_size"), get("ssm.state_size")
     convolved = (get("ssm.conv_kernel", 1) - 1) * (inner + 2 * get("ssm.group_count") * state)
     states = found.n_layer_recurrent * (convolved + state * inner) * _F32_BYTES
@@ -85,9 +94,19 @@ def estimate_memory(path: str | os.PathLike[str], n_ctx: int, n_draft: int) -> M
     return MemoryEstimate(
         n_ctx=n_ctx,
         n_draft=n_draft,
+        type_k=type_k,
+        type_v=type_v,
         weights=sum(tensor.size for header in headers for tensor in header.tensors),
         kv_cache=found.n_layer_attention * per_layer,
         states=states,
         draft_states=n_draft * states if drafts else 0,
         draft_kv_cache=per_layer if drafts else 0,
     )
+
+
+def _bytes_per_element(argument: str, name: str) -> float:
+    """Bytes that one element of a type takes, its share of the block's scales among them."""
+    for kind in TENSOR_TYPES.values():
+        if kind.name == name.upper():
+            return kind.block_bytes / kind.block_size
+    raise ValueError(f"{argument} must be a type such as 'f16' or 'q8_0', not {name!r}")

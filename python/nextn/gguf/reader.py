@@ -27,8 +27,9 @@ from nextn.errors import ModelFileError
 from nextn.gguf.cursor import MAX_HEADER_BYTES, Cursor, count_of, open_file, quote, show_path
 from nextn.gguf.types import NUMBER_TYPES, REMOVED_TENSOR_TYPES, TENSOR_TYPES, TensorType, ValueType
 
-MAX_METADATA = 1 << 16
-MAX_TENSORS = 1 << 17  # a large mixture of experts has some thousand
+MAX_METADATA = 1 << 14
+MAX_TENSORS = 1 << 16  # a large mixture of experts has some thousand
+MAX_STRINGS = 1 << 21  # of one array; the largest vocabularies have 300,000 tokens and twice as many merges
 MAX_KEY_BYTES = (1 << 16) - 1  # of the specification
 MAX_NAME_BYTES = 63  # llama.cpp keeps names in 64 bytes with their final zero
 MAX_DIMENSIONS = 4
@@ -70,7 +71,7 @@ class MetadataArray:
 MetadataValue = bool | int | float | str | MetadataArray
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class TensorInfo:
     """One tensor of the file.
 
@@ -175,7 +176,7 @@ def read_array(header: GgufHeader, key: str) -> npt.NDArray[np.generic] | list[s
     if not isinstance(array, MetadataArray):
         raise TypeError(f"{key} holds one value, not an array")
     with open_file(header.path) as file:
-        cursor = Cursor(file, header.path, position=array.offset)
+        cursor = Cursor(file, header.path, position=array.offset, max_text=MAX_HEADER_BYTES)
         field = f"metadata {quote(key)}"
         if array.type is ValueType.STRING:
             return [cursor.string(field) for _ in range(array.count)]
@@ -269,10 +270,11 @@ def _read_array_place(cursor: Cursor, field: str) -> MetadataArray:
     kind = _read_kind(cursor, f"{field}, array elements")
     if kind is ValueType.ARRAY:
         cursor.fail("arrays of arrays are not supported", field, start)
-    each = 8 if kind is ValueType.STRING else NUMBER_TYPES[kind].itemsize
-    count = _readcount_of(cursor, f"{field}, array count", each, MAX_HEADER_BYTES)
+    is_text = kind is ValueType.STRING
+    each, most = (8, MAX_STRINGS) if is_text else (NUMBER_TYPES[kind].itemsize, MAX_HEADER_BYTES)
+    count = _readcount_of(cursor, f"{field}, array count", each, most)
     offset = cursor.position
-    if kind is ValueType.STRING:
+    if is_text:
         cursor.skip_strings(count, field)
     else:
         cursor.skip(count * each, field)
@@ -288,7 +290,7 @@ def _alignment(cursor: Cursor, metadata: dict[str, MetadataValue]) -> int:
     return value
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _TensorEntry:
     """A tensor as the header lists it: ``start`` is the entry's own byte, ``offset`` counts from the data's start."""
 

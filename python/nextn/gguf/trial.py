@@ -1,6 +1,7 @@
 """Load a file in a process of its own and draft a few tokens: whatever the engine does to that process, this one lives.
 
-``python -m nextn.gguf.trial FILE`` is that process: it prints one JSON object.
+``python -m nextn.gguf.trial FILE BYTES`` is that process: it limits its own memory by the size of the model, and prints
+one JSON object.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from nextn.gguf.findings import Finding, damage
@@ -23,6 +25,11 @@ if TYPE_CHECKING:
 _N_TOKENS = 8
 _N_CTX = 256
 
+# More than any file needs: ten minutes and a minute for each GB, read from a slow disk; and, besides the mapped file,
+# the weights once in another layout, once more while that is made, and 4 GiB for contexts and Python.
+_SECONDS, _BYTES_PER_SECOND = 600.0, 16e6
+_MEMORY_BYTES = 4 << 30
+
 
 def try_loading(path: str | os.PathLike[str], found: Inspection) -> Iterator[Finding]:
     """What loading the file and drafting with it shows.
@@ -32,14 +39,31 @@ def try_loading(path: str | os.PathLike[str], found: Inspection) -> Iterator[Fin
         found: Its description.
     """
     if found.kind == "draft head":
-        return  # drafts need the model it belongs to
-    done = subprocess.run(
-        [sys.executable, "-m", "nextn.gguf.trial", os.fspath(path)],
-        env={**os.environ, "GGML_NO_BACKTRACE": "1"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        check=False,
-    )
+        yield Finding(
+            severity="note",
+            about="file",
+            code="load-skipped",
+            message="nothing was loaded: a file with a draft head alone drafts only beside the model it belongs to",
+            advice="nextn generate -m MODEL -md FILE tries both together",
+        )
+        return
+    seconds = _SECONDS + found.size / _BYTES_PER_SECOND
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "nextn.gguf.trial", os.fspath(path), str(found.size)],
+            env={**os.environ, "GGML_NO_BACKTRACE": "1"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            check=False,
+            timeout=seconds,
+        )
+    except subprocess.TimeoutExpired:
+        yield damage(
+            "load-hung",
+            f"the engine was not done after {seconds:.0f} s with the file and {_N_TOKENS} tokens, and was ended",
+            "try it on an idle machine with nextn generate -n 8; if that hangs, download or convert the file again",
+        )
+        return
     try:
         result = json.loads(done.stdout)
     except ValueError:
@@ -95,5 +119,17 @@ def _generate(model: Model, *, drafting: bool) -> Stats:
         return speculator.generate(prompt, max_tokens=_N_TOKENS).stats
 
 
+def _limit_memory(n_bytes: int) -> None:
+    """Let this process allocate so much, beside files that it maps; on Windows there is no such limit."""
+    with suppress(ImportError, ValueError, OSError):
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
+        wanted = n_bytes if most == resource.RLIM_INFINITY else min(n_bytes, most)
+        resource.setrlimit(resource.RLIMIT_DATA, (wanted, most))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
 if __name__ == "__main__":
+    _limit_memory(_MEMORY_BYTES + 2 * int(sys.argv[2]))
     print(json.dumps(_main(sys.argv[1])))

@@ -9,7 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from nextn.gguf.cursor import open_file, quote
+import numpy as np
+
+from nextn.gguf.cursor import Cursor, open_file, quote
 from nextn.gguf.findings import Finding, damage
 from nextn.gguf.reader import GgufHeader, MetadataArray
 from nextn.gguf.types import ValueType
@@ -76,27 +78,36 @@ def _check_tokens(header: GgufHeader, model: str) -> Iterator[Finding]:
     """Byte-level BPE needs its merges; no token may occur twice."""
     if model == "gpt2" and _PREFIX + "merges" not in header.metadata:
         yield damage("tokenizer", f"metadata {quote(_PREFIX + 'merges')} is missing: byte-level BPE needs it")
-    names = _names_in_the_engine(header)
-    if len(set(names)) < len(names):
-        seen: set[bytes] = set()
-        twice = next(name for name in names if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+    twice = _find_twice(header)
+    if twice is not None:
         shown = quote(twice.decode(errors="replace"))
         yield damage("duplicate-token", f"token {shown} occurs twice in the vocabulary; the engine aborts")
 
 
-def _names_in_the_engine(header: GgufHeader) -> list[bytes]:
-    """The tokens as the engine keeps them: up to a zero byte, and empty ones under a name of their own."""
+def _find_twice(header: GgufHeader) -> bytes | None:
+    """A token that occurs twice. Only hashes are kept, 8 bytes each: the names themselves would take ten times that."""
     place = header.metadata[_PREFIX + "tokens"]
     assert isinstance(place, MetadataArray)
+    hashes = np.fromiter(map(hash, _names_in_the_engine(header, place)), np.int64, place.count)
+    hashes.sort()
+    twice = hashes[1:][hashes[1:] == hashes[:-1]]
+    if not twice.size:
+        return None
+    wanted, first = int(twice[0]), None
+    for name in _names_in_the_engine(header, place):
+        if hash(name) == wanted:
+            if name == first:
+                return name
+            first = name
+    return None  # two names with one hash
+
+
+def _names_in_the_engine(header: GgufHeader, place: MetadataArray) -> Iterator[bytes]:
+    """The tokens as the engine keeps them: up to a zero byte, and empty ones under a name of their own."""
     with open_file(header.path) as file:
-        file.seek(place.offset)
-        data = file.read(place.size)
-    names, at = [], 0
-    for i in range(place.count):
-        end = at + 8 + int.from_bytes(data[at : at + 8], "little")
-        names.append(data[at + 8 : end].partition(b"\0")[0] or b"[EMPTY_%d]" % i)
-        at = end
-    return names
+        cursor = Cursor(file, header.path, position=place.offset)
+        for i, name in enumerate(cursor.strings(place.count, _PREFIX + "tokens")):
+            yield name.partition(b"\0")[0] or b"[EMPTY_%d]" % i
 
 
 def _check_special(header: GgufHeader) -> Iterator[Finding]:
