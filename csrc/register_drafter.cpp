@@ -115,7 +115,8 @@ static void draw_drafts(const Drafter & drafter_ref, double temperature, int64_t
     }
 }
 
-using IdsAndQ = py::typing::List<py::typing::Tuple<py::array_t<int32_t>, py::array_t<float>>>;
+using IdsAndRow = py::typing::Tuple<py::array_t<int32_t>, py::array_t<float>>;
+using IdsAndQ = py::typing::List<IdsAndRow>;
 
 static IdsAndQ q_of_last_draft(const Drafter & drafter_ref, SeqId seq_id) {
     std::vector<std::pair<std::vector<int32_t>, std::vector<float>>> rows;
@@ -135,6 +136,22 @@ static IdsAndQ q_of_last_draft(const Drafter & drafter_ref, SeqId seq_id) {
                                   py::array_t<float>(static_cast<py::ssize_t>(q.size()), q.data())));
     }
     return out;
+}
+
+static IdsAndRow row_of_last_draft(const Drafter & drafter_ref) {
+    std::vector<int32_t> ids;
+    std::vector<float> row;
+    {
+        const ReleaseGil released;
+        const LockedDrafter drafter(drafter_ref);
+        const llama_token * views;
+        const float * logits;
+        const int32_t n = llama_nextn_drafter_get_row(drafter->drafter, &views, &logits);
+        ids.assign(views, views + n);
+        row.assign(logits, logits + n);
+    }
+    const auto n = static_cast<py::ssize_t>(ids.size());
+    return py::make_tuple(py::array_t<int32_t>(n, ids.data()), py::array_t<float>(n, row.data()));
 }
 
 static void saw_p(const Drafter & drafter_ref, const std::vector<std::vector<float>> & p, SeqId seq_id) {
@@ -201,6 +218,8 @@ void register_drafter(py::module_ & m) {
           "From the next begin() on draw the drafted tokens; temperature 0: take the best ones again.");
     c.def("q", &q_of_last_draft, py::arg("seq_id") = 0,
           "Ids and probabilities that each token of the last draft was drawn from; empty when they were not drawn.");
+    c.def("row", &row_of_last_draft,
+          "Ids and logits that the newest token of the last draft was drawn from; empty when it was not drawn.");
     c.def("saw_p", &saw_p, py::arg("p"), py::arg("seq_id") = 0, nogil(),
           "Before accept(): what the target gave to the ids of q(), for each token that it judged.");
     c.def("stats", &stats, py::arg("seq_id") = 0, "Size of the shortlist, and the running estimates.");

@@ -353,6 +353,10 @@ class Drafter:
         """
         Go back behind tokens [n_tokens], the first of those fed; carry is what carry() gave there. False, and nothing changed, when the draft memory does not reach so far.
         """
+    def row(self) -> tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.float32]]:
+        """
+        Ids and logits that the newest token of the last draft was drawn from; empty when it was not drawn.
+        """
     def saw_p(
         self,
         p: collections.abc.Sequence[collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex]],

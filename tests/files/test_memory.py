@@ -39,6 +39,16 @@ def test_a_type_that_there_is_not(demo_path):
         estimate_memory(demo_path, 256, 0, type_v="f17")
 
 
+@pytest.mark.parametrize("output_type", ["q4_0", "f16"])
+def test_estimate_of_the_shortlist_is_the_most_it_takes(output_type, tiny_model):
+    path = tiny_model("wide", type="q8_0", output_type=output_type, n_vocab=65536, n_layer=2, full_attention_interval=2)
+    found = estimate_memory(path, 256, 1)
+    with nextn.Speculator(path, n_ctx=256, n_threads=1) as speculator:
+        taken = speculator._drafter.stats()["n_extra_bytes"]
+    assert 0.7 * found.draft_shortlist < taken <= found.draft_shortlist
+    assert found.drafting == found.plain + found.draft_states + found.draft_kv_cache + found.draft_shortlist
+
+
 def test_command(demo_path):
     shown = command("inspect", demo_path, "-c", "1024")
     assert "memory at 1,024 tokens" in shown

@@ -12,6 +12,12 @@ OTHERS = ["IQ3_XXS", "MXFP4"]
 RARE = [name for name in TYPES if name not in NAMED + OTHERS]
 REPACKED = ["Q4_0", "Q4_K", "IQ4_NL", "Q2_K"]
 FLOATS = ["F16", "BF16", "F32"]
+# Where a block has its half-precision numbers, and the largest share of a weight that a type with minima subtracts.
+SCALES = {
+    "Q8_0": [0], "Q4_0": [0], "Q5_0": [0], "IQ4_NL": [0], "IQ4_XS": [0], "Q6_K": [208], "Q3_K": [108],
+    "Q4_1": [0, 2], "Q5_1": [0, 2], "Q4_K": [0, 2], "Q5_K": [0, 2], "Q2_K": [80, 82],
+}  # fmt: skip
+LARGEST_MIN = {"Q4_1": 15, "Q5_1": 31, "Q4_K": 63 * 15, "Q5_K": 63 * 31, "Q2_K": 15 * 3}
 
 
 def row_length(type_name):
@@ -42,6 +48,15 @@ def extreme(ggml, type_name, n_rows, n, seed=0):
     for start in range(0, size - 64, 256):
         data[start : start + 64] = rng.choice([data[start], 0, 0x80, 0x3F])
     return data
+
+
+def largest(ggml, type_name, n_rows, n, code):
+    """Weights of one byte, but for the half-precision numbers of each block, which are the largest there are."""
+    n_block = 256 if "_K" in type_name or type_name == "IQ4_XS" else 32
+    blocks = np.full((n_rows * n // n_block, ggml.row_size(type_name, n_block)), code, np.uint8)
+    for at in SCALES[type_name]:
+        blocks[:, at : at + 2] = np.array([65504], np.float16).view(np.uint8)
+    return blocks.ravel()
 
 
 def mul_mat(ggml, type_name, weights, x, repacked=False):

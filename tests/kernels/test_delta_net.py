@@ -50,6 +50,19 @@ def test_batches_have_the_bits_of_one_token_at_a_time(ggml, threads, n, n_snapsh
             assert_same_bits(kept[slot], states[m - 1 - slot], f"state {slot} back of {m} tokens")
 
 
+@pytest.mark.parametrize("n", [24, 128])
+@pytest.mark.parametrize("m", [1, 4, 9, 36])
+def test_the_number_of_threads_changes_nothing(ggml, n, m):
+    inputs, start = make(n)
+    results = []
+    for n_threads in (1, 2, 3):
+        ggml.set_threads(n_threads)
+        out, kept = delta_net(ggml, [np.ascontiguousarray(x[:, :m]) for x in inputs], start, 4)
+        results.append(np.concatenate([out.ravel(), kept[: min(m, 4)].ravel()]))
+    assert_same_bits(results[1], results[0], "2 threads")
+    assert_same_bits(results[2], results[0], "3 threads")
+
+
 def with_memory(ggml, inputs, state, n_kept, read_states):
     """The delta net as a model has it: its newest states copied to every second slot of a memory.
 

@@ -13,13 +13,16 @@ import pytest
 from kernels.conftest import MOST, WIDTHS, assert_same_bits
 from kernels.products import (
     FLOATS,
+    LARGEST_MIN,
     NAMED,
     OTHERS,
     RARE,
     REPACKED,
+    SCALES,
     columns,
     extreme,
     gaussian,
+    largest,
     mul_mat,
     mul_mat_id,
     row_length,
@@ -68,20 +71,22 @@ def test_agrees_with_double_precision(ggml, type_name, repacked, make):
         assert (error <= 2e-6 * (np.abs(x[:m]) @ np.abs(w).T) + 1e-30).all(), f"{m} columns: {error.max()}"
 
 
-def test_largest_weights_and_columns(ggml):
-    # -128 in every weight, and scales as large as half precision has them.
+@pytest.mark.parametrize("type_name", SCALES)
+@pytest.mark.parametrize("code", [0x00, 0x80, 0x7F, 0xFF], ids=hex)
+def test_largest_weights_and_columns(ggml, type_name, code):
+    """The outermost codes (-128 of Q8_0 among them) and scales as large as half precision has them."""
     n, n_rows = 512, 16
-    block = np.concatenate([np.array([65504], np.float16).view(np.uint8), np.full(32, 0x80, np.uint8)])
-    weights = np.tile(block, n_rows * n // 32)
-    x = np.tile(np.array([127, -127], np.float32), (MOST, n // 2))
-    x[1::2] *= -1
-    for m in (1, *WIDTHS):
-        y = mul_mat(ggml, "Q8_0", weights, x[:m])
-        np.testing.assert_array_equal(y, np.zeros((m, n_rows)))
-    x = np.full((MOST, n), 127, np.float32)
-    expected = -128.0 * 65504 * 127 * n
-    for m in (1, *WIDTHS):
-        np.testing.assert_allclose(mul_mat(ggml, "Q8_0", weights, x[:m]), expected, rtol=1e-6)
+    weights = largest(ggml, type_name, n_rows, n, code)
+    w = ggml.dequantize(type_name, weights, n).astype(np.float64)
+    alternating = np.tile(np.array([127, -127], np.float32), (MOST, n // 2))
+    alternating[1::2] *= -1
+    same = np.full((MOST, n), 127, np.float32)
+    tolerance = 2e-6 * 127 * n * max(np.abs(w).max(), 65504 * LARGEST_MIN.get(type_name, 0))
+    for repacked in [False] + [True] * (type_name in REPACKED and ggml.repacks(type_name)):
+        for x in (alternating, same):
+            for m in (1, *WIDTHS):
+                y = mul_mat(ggml, type_name, weights, x[:m], repacked)
+                np.testing.assert_allclose(y, x[:m].astype(np.float64) @ w.T, rtol=0, atol=tolerance)
 
 
 @layouts
@@ -104,6 +109,23 @@ def test_experts_do_not_depend_on_who_shares_them(ggml, threads, type_name, repa
         matrix = weights.reshape(n_expert, -1)[ids[token, slot]]
         expected = mul_mat(ggml, type_name, matrix, x[token, slot % n_x : slot % n_x + 1], repacked)
         assert_same_bits(alone[token, slot], expected[0], "expert")
+
+
+@layouts
+@pytest.mark.parametrize("m", [1, 2, 4, 9, 36])
+def test_the_number_of_threads_changes_nothing(ggml, type_name, repacked, m):
+    n, n_expert = row_length(type_name), 3
+    weights = gaussian(ggml, type_name, n_expert * 48, n)
+    x = np.random.default_rng(5).standard_normal((m, n)).astype(np.float32)
+    ids = np.stack([np.roll(np.arange(n_expert), i)[:2] for i in range(m)])
+    results = []
+    for n_threads in (1, 2, 3):
+        ggml.set_threads(n_threads)
+        dense = mul_mat(ggml, type_name, weights, x, repacked)
+        experts = mul_mat_id(ggml, type_name, weights, n_expert, x[:, np.newaxis], ids, repacked)
+        results.append(np.concatenate([dense.ravel(), experts.ravel()]))
+    assert_same_bits(results[1], results[0], "2 threads")
+    assert_same_bits(results[2], results[0], "3 threads")
 
 
 @pytest.mark.parametrize("type_name", ["F16", "F32", "Q8_0", "BF16"])

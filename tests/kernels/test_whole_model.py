@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from ggml_ctypes import library_dir
 from nextn.context import Context
+from nextn.gguf import read_header
 from nextn.model import Model
+from nextn.quantize import quantize
 
 from kernels.conftest import MOST, WIDTHS, assert_same_bits
 
@@ -42,29 +44,41 @@ class Widths:
         self.context = Context(model, n_ctx=1024, n_batch=1024, **options)
 
     def rows(self, *widths):
-        """Logits and hidden rows of the next tokens, in batches of these widths."""
+        """Logits and hidden rows of the next tokens, in batches of these widths, and the state after each batch."""
         self.context.seq_rm(0, 0, -1)
         self.context.decode(self.prompt, outputs="none")
-        logits, hidden, start = [], [], 0
+        logits, hidden, states, start = [], [], [], 0
         for width in widths:
             self.context.decode(self.tokens[start : start + width])
             logits.append(self.context.logits())
             hidden.append(self.context.hidden())
+            states.append(self.context.save_state())
             start += width
-        return np.concatenate(logits), np.concatenate(hidden)
+        return np.concatenate(logits), np.concatenate(hidden), states
 
 
 def check(path, prompt_length, **options):
-    """Compare every width, and the tokens decoded after the batch."""
+    """Compare every width, the tokens decoded after the batch, and one number of threads with another."""
     with Model(path) as model:
         prompt = np.random.default_rng(1).integers(0, min(model.n_vocab, 1000), prompt_length).tolist()
         run = Widths(model, prompt, **options)
-        alone = run.rows(*[1] * (MOST + 2))
+        *alone, states = run.rows(*[1] * (MOST + 2))
+        assert len(set(states)) == len(states)
+
+        def compare(run, m, what):
+            *batch, after = run.rows(m, 1, 1)
+            for name, actual, expected in zip(("logits", "hidden rows"), batch, alone, strict=True):
+                assert_same_bits(actual, expected[: m + 2], f"{name}, {m} tokens and two more, {what}")
+            for i, state in enumerate(after):
+                assert state == states[m - 1 + i], f"state after {m} and {i} tokens, {what}"
+
         for m in WIDTHS:
             assert run.context.inexact(m) is None  # what the engine says of itself, next to what is so
-            batch = run.rows(m, 1, 1)
-            for name, actual, expected in zip(("logits", "hidden rows"), batch, alone, strict=True):
-                assert_same_bits(actual, expected[: m + 2], f"{name}, {m} tokens and two more")
+            compare(run, m, "same threads")
+        run.context.close()
+        run = Widths(model, prompt, **{**options, "n_threads": 3 - options["n_threads"]})
+        for m in (1, 4, 9):
+            compare(run, m, "other threads")
         run.context.close()
 
 
@@ -134,6 +148,19 @@ def quantized_demo(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", FILE_TYPES)
-@pytest.mark.parametrize("flash_attn", [True, False])
-def test_demo_model_in_every_type(quantized_demo, name, flash_attn):
-    check(quantized_demo(name), 100, flash_attn=flash_attn, n_threads=2, n_rs_seq=MOST)
+@pytest.mark.parametrize(("kv", "flash_attn", "n_threads"), [("f16", True, 2), ("f16", False, 1), ("q8_0", True, 1)])
+def test_demo_model_in_every_type(quantized_demo, name, kv, flash_attn, n_threads):
+    path = quantized_demo(name)
+    check(path, 100, type_k=kv, type_v=kv, flash_attn=flash_attn, n_threads=n_threads, n_rs_seq=MOST)
+
+
+@pytest.mark.parametrize("name", ["Q4_K_M", "Q6_K"])
+@pytest.mark.parametrize(("kv", "flash_attn"), MEMORIES)
+def test_experts_of_whole_blocks(tiny_model, tmp_path, name, kv, flash_attn):
+    """Rows of 256, so that experts are K-quants, too."""
+    sizes = {"n_embd": 256, "n_ff_exp": 256, "n_ff_shexp": 256, "key_heads": 4, "state_size": 64}
+    path = tmp_path / "experts.gguf"
+    quantize(tiny_model("moe", type="bf16", **sizes), path, name, recipe="base", n_threads=1)
+    experts = {t.type.name for t in read_header(path).tensors if "_exps" in t.name}
+    assert experts <= {"Q4_K", "Q6_K"}
+    check(path, 40, type_k=kv, type_v=kv, flash_attn=flash_attn, n_threads=2, n_rs_seq=MOST)

@@ -148,6 +148,23 @@ def test_adaptive_lengths_change_no_token(demo, prompts, plain):
         assert sum(n for _, n, _ in drafted) > 0
 
 
+def n_decodes(context):
+    return context.n_graph_builds + context.n_graph_reuses
+
+
+@pytest.mark.parametrize("n_max", [1, 3, 8])
+def test_catching_up_and_the_first_draft_are_one_decode(tiny_model, n_max):
+    """As many decodes of the head as drafted tokens, however many of a round are kept; the prompt is one more."""
+    path = tiny_model("dense", tied=False, agreement=0.92)  # about a third of the first drafts is right
+    params = DraftParams(n_max=n_max, adaptive=False)
+    with Model(path) as model, Speculator(model, draft=params, **SIZES) as spec:
+        for prompt, n_more in (([5], 0), (list(range(5, 55)), 1)):  # one that a first round reads, and a longer one
+            before = n_decodes(spec.ctx_dft)
+            stats = spec.generate(prompt, max_tokens=100).stats
+            assert 0 < stats.draft_n_accepted < stats.draft_n
+            assert n_decodes(spec.ctx_dft) - before == stats.draft_n + n_more
+
+
 def test_no_graph_is_built_in_the_steady_state(demo, prompts):
     """Lengths change from round to round; every width met once is ready when it comes again."""
     with Speculator(demo, n_ctx=256, n_threads=1, draft=DraftParams(n_max=4, p_min=0.7, adaptive=False)) as spec:
@@ -159,3 +176,20 @@ def test_no_graph_is_built_in_the_steady_state(demo, prompts):
         assert 0 < lengths.draft_n < 4 * lengths.n_rounds  # drafts of several lengths
         assert [context.n_graph_builds for context in contexts] == built
         assert all(c.n_graph_reuses >= before + lengths.n_rounds for c, before in zip(contexts, reused, strict=True))
+
+
+def test_a_text_that_grows_builds_few_graphs(tiny_model):
+    """Lengths adapt, the memory is padded further four times, and every 128 new words the shortlist has more rows."""
+    path = tiny_model("dense", tied=False, agreement=0.92, n_vocab=8192)
+    for adaptive in (True, False):
+        params = DraftParams(n_max=6, adaptive=adaptive, vocab=1024)
+        with Model(path) as model, Speculator(model, draft=params, **SIZES) as spec:
+            stats = spec.generate([5, 6, 7], max_tokens=900, temperature=1.0, seed=1, accept="match").stats
+            assert stats.completion_tokens == 900
+            assert spec._drafter.stats()["n_extra"] > 512
+            n_widths = params.n_max + 1
+            n_paddings, n_row_counts = SIZES["n_ctx"] // 256, 900 // 128 + 1
+            assert spec.ctx_tgt.n_graph_builds <= n_widths * n_paddings
+            assert spec.ctx_dft.n_graph_builds <= n_widths * (n_paddings + n_row_counts)
+            if not adaptive:
+                assert spec.ctx_dft.n_graph_builds < n_decodes(spec.ctx_dft) / 50

@@ -23,18 +23,12 @@ def demo():
 
 
 def fresh_logits(model, prompt, tokens, probe):
-    """Logits after prompt, tokens and then each probe token, read from the start.
-
-    The tokens are read two or three at a time, as a verified draft is: in the pinned engine the small F32 matrices of a
-    layer take another kernel at width 1, and its last bits sometimes show.
-    """
+    """Logits after prompt, tokens and then each probe token, read from the start; the tokens one by one."""
     with Context(model, **SIZES) as context:
         for start in range(0, len(prompt), SIZES["n_ubatch"]):
             context.decode(prompt[start : start + SIZES["n_ubatch"]], outputs="none")
-        n_pairs = len(tokens) // 2
-        ends = [*range(2, 2 * n_pairs, 2), len(tokens)]
-        for start, end in zip([0, *ends], ends, strict=False):
-            context.decode(tokens[start:end])
+        for token in tokens:
+            context.decode([token])
         return next_logits(context, probe)
 
 

@@ -54,6 +54,22 @@ def test_drafts_and_tokens_are_those_of_a_request_alone(model, requests, n_paral
             list(pool.map(ask, requests))
 
 
+def test_a_shortlist_that_slots_share_changes_no_token(tiny_model) -> None:
+    """The words of one slot's text are candidates in the drafts of the other."""
+    path = tiny_model("dense", tied=False, agreement=0.92, n_vocab=81920)
+    random = np.random.default_rng(8)
+    prompts = [random.integers(32768, 81000, 20 + 5 * i).tolist() for i in range(6)]
+    with nextn.Speculator(path, draft=None, **SIZES) as plain:
+        wanted = [plain.generate(prompt, max_tokens=50).tokens for prompt in prompts]
+    server = nextn.Server(path, draft=FIXED, n_parallel=2, **SIZES)
+    with server, server.client() as client, ThreadPoolExecutor(2) as pool:
+        answers = list(pool.map(lambda p: complete(client, p, 50, cache_prompt=False), prompts))  # type: ignore[arg-type]
+    assert sum(drafted(answer)[1] for answer in answers) > 0
+    for tokens, answer in zip(wanted, answers, strict=True):
+        assert answer["tokens"] == list(tokens)[: len(answer["tokens"])]
+        assert len(answer["tokens"]) >= len(tokens) - 1
+
+
 def test_lengths_that_adapt_do_not_change_a_token(model, requests) -> None:
     with nextn.Server(model, n_parallel=4, **SIZES) as server, server.client() as client, ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(lambda r: complete(client, r[0], r[1], cache_prompt=False), requests * 2))  # type: ignore[arg-type]

@@ -52,7 +52,11 @@ def _format_memory(memory: MemoryEstimate) -> str:
         (
             f"drafts of {memory.n_draft}",
             memory.drafting,
-            (("states to roll back to", memory.draft_states), ("the head's KV cache", memory.draft_kv_cache)),
+            (
+                ("states to roll back to", memory.draft_states),
+                ("the head's KV cache", memory.draft_kv_cache),
+                ("its shortlist", memory.draft_shortlist),
+            ),
         ),
     )
     lines = [f"  memory at {memory.n_ctx:,} tokens, without the engine's work space"]

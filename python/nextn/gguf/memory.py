@@ -1,7 +1,8 @@
 """How much memory a model will take at a given context, with and without drafting: an estimate from the header.
 
 Weights, the KV cache of the attention layers, the states of the recurrent layers, of which drafting keeps one
-more per drafted token to roll back to, and the KV cache of the draft head. The engine's work space comes on top.
+more per drafted token to roll back to, the KV cache of the draft head, and the rows of the output matrix that it scores
+besides the first ones. The engine's work space comes on top.
 """
 
 from __future__ import annotations
@@ -12,12 +13,16 @@ from pathlib import Path
 
 from nextn.errors import ModelFileError
 from nextn.gguf.inspection import describe, read_parts
+from nextn.gguf.reader import TensorInfo
 from nextn.gguf.types import TENSOR_TYPES
 
 __all__ = ["MemoryEstimate", "estimate_memory"]
 
 _F32_BYTES = 4
 _CTX_STEP = 256  # the engine rounds a context up to a multiple of it
+# Of overlay/src/llama-nextn-coverage.cpp: a vocabulary up to the first size is scored as a whole; of a larger one so
+# many rows are copied for tokens of the text, and for special tokens.
+_WHOLE_VOCAB, _TEXT_ROWS, _SPECIAL_ROWS = 32768, 4096, 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +38,7 @@ class MemoryEstimate:
         states: Of its recurrent layers.
         draft_states: More of these, to roll back to.
         draft_kv_cache: Of the draft head.
+        draft_shortlist: Of it, too: rows of the output matrix, copied beside it; a list of one's own ids takes more.
     """
 
     n_ctx: int
@@ -44,6 +50,7 @@ class MemoryEstimate:
     states: int
     draft_states: int
     draft_kv_cache: int
+    draft_shortlist: int
 
     @property
     def plain(self) -> int:
@@ -53,7 +60,7 @@ class MemoryEstimate:
     @property
     def drafting(self) -> int:
         """Everything that decoding with drafts needs."""
-        return self.plain + self.draft_states + self.draft_kv_cache
+        return self.plain + self.draft_states + self.draft_kv_cache + self.draft_shortlist
 
 
 def estimate_memory(
@@ -91,16 +98,19 @@ def estimate_memory(
     convolved = (get("ssm.conv_kernel", 1) - 1) * (inner + 2 * get("ssm.group_count") * state)
     states = found.n_layer_recurrent * (convolved + state * inner) * _F32_BYTES
     drafts = found.head.state == "complete"
+    tensors = [tensor for header in headers for tensor in header.tensors]
+    output = next((tensor for tensor in tensors if tensor.name == found.head.output_tensor), None)
     return MemoryEstimate(
         n_ctx=n_ctx,
         n_draft=n_draft,
         type_k=type_k,
         type_v=type_v,
-        weights=sum(tensor.size for header in headers for tensor in header.tensors),
+        weights=sum(tensor.size for tensor in tensors),
         kv_cache=found.n_layer_attention * per_layer,
         states=states,
         draft_states=n_draft * states if drafts else 0,
         draft_kv_cache=per_layer if drafts else 0,
+        draft_shortlist=_shortlist(output) if drafts and output else 0,
     )
 
 
@@ -110,3 +120,11 @@ def _bytes_per_element(argument: str, name: str) -> float:
         if kind.name == name.upper():
             return kind.block_bytes / kind.block_size
     raise ValueError(f"{argument} must be a type such as 'f16' or 'q8_0', not {name!r}")
+
+
+def _shortlist(output: TensorInfo) -> int:
+    """Bytes of copied rows, and of a table with an entry for each token."""
+    n_vocab = output.shape[-1]
+    if n_vocab <= _WHOLE_VOCAB:
+        return 0
+    return (_TEXT_ROWS + _SPECIAL_ROWS) * (output.size // n_vocab) + 4 * n_vocab

@@ -177,6 +177,11 @@ LLAMA_API bool llama_nextn_drafter_set_draw(struct llama_nextn_drafter * drafter
 LLAMA_API int32_t llama_nextn_drafter_get_q(const struct llama_nextn_drafter * drafter, llama_seq_id seq_id, int32_t i,
                                             const llama_token ** ids, const float ** q);
 
+// The logits that the newest token of the last draft was drawn from, and the id of each: as many as are scored. Views
+// until the next call. 0 when it was not drawn.
+LLAMA_API int32_t llama_nextn_drafter_get_row(struct llama_nextn_drafter * drafter, const llama_token ** ids,
+                                              const float ** logits);
+
 // Before the round is reported: what the target gave to these ids, where it judged that token. From that is learnt
 // whether drafts had better be drawn or the head's best tokens. False when token i was not drawn.
 LLAMA_API bool llama_nextn_drafter_saw_p(struct llama_nextn_drafter * drafter, llama_seq_id seq_id, int32_t i,

@@ -9,27 +9,42 @@
 static constexpr int32_t prefix_min = 16384; // scoring fewer rows saves less than a miss costs
 static constexpr int32_t prefix_auto =
     32768; // covers 91 to 95 % of code, docs and English, 97 to 98.5 with the context
-static constexpr int32_t n_extra_max   = 4096; // added tokens kept: a few MB
+static constexpr int32_t n_text_max    = 4096; // rows of added tokens kept: a few MB
 static constexpr int32_t n_special_max = 256;
 static constexpr double  miss_gain     = 1.0 / 128;
 static constexpr double  miss_high     = 0.04;  // widen the prefix beyond this
 static constexpr double  miss_low      = 0.002; // narrow it below this
 static constexpr int64_t miss_every    = 256;   // tokens between two looks
 
-llama_nextn_coverage::llama_nextn_coverage(llama_context & ctx_dft, const llama_nextn_draft_params & params)
-    : ctx_dft(ctx_dft), vocab_ids(params.vocab_ids, params.vocab_ids + params.n_vocab_ids),
-      n_vocab((int32_t) ctx_dft.get_model().vocab.n_tokens()), fitted(params.n_vocab == 0 && vocab_ids.empty()) {
+// What a chat format emits although its ids are high: end of turn first.
+static void add_specials(std::vector<llama_token> & ids, const llama_vocab & vocab, int32_t n_prefix) {
+    int32_t n = 0;
+    for (const bool eog : {true, false}) {
+        for (llama_token id = n_prefix; id < (llama_token) vocab.n_tokens() && n < n_special_max; ++id) {
+            if (vocab.is_eog(id) == eog && (eog || vocab.is_control(id) || vocab.is_user_defined(id))) {
+                ids.push_back(id);
+                n++;
+            }
+        }
+    }
+}
+
+llama_nextn_coverage::llama_nextn_coverage(llama_context & ctx_dft, const llama_nextn_draft_params & params,
+                                           size_t n_seqs)
+    : ctx_dft(ctx_dft), n_vocab((int32_t) ctx_dft.get_model().vocab.n_tokens()),
+      fitted(params.n_vocab == 0 && params.n_vocab_ids == 0), texts(n_seqs) {
     const auto & model = ctx_dft.get_model();
     const auto & nextn = model.layers[model.hparams.n_layer()].nextn;
     auto *       head  = nextn.shared_head_head ? nextn.shared_head_head : model.output;
 
-    const int32_t n_prefix = params.n_vocab > 0 ? params.n_vocab : prefix_auto;
-    const bool    by_list  = !vocab_ids.empty();
+    const bool    by_list  = params.n_vocab_ids > 0;
+    const int32_t n_prefix = by_list ? 0 : params.n_vocab > 0 ? params.n_vocab : prefix_auto;
     if ((by_list || (params.n_vocab >= 0 && n_prefix < n_vocab)) && llama_nextn_shortlist::supports(head)) {
-        auto list = std::make_unique<llama_nextn_shortlist>(head, n_extra_max + (int32_t) vocab_ids.size());
-        list->set_prefix(by_list ? 0 : n_prefix);
+        std::vector<llama_token> pinned(params.vocab_ids, params.vocab_ids + params.n_vocab_ids);
+        add_specials(pinned, model.vocab, n_prefix);
+        auto list = std::make_unique<llama_nextn_shortlist>(head, pinned, n_text_max);
+        list->set_prefix(n_prefix);
         ctx_dft.nextn.set_shortlist(std::move(list));
-        forget_text();
     }
 }
 
@@ -41,11 +56,21 @@ llama_nextn_shortlist * llama_nextn_coverage::get_list() const {
     return ctx_dft.nextn.get_shortlist();
 }
 
-void llama_nextn_coverage::note_text(const llama_token * tokens, int32_t n_tokens) {
-    auto * list  = get_list();
+void llama_nextn_coverage::note_text(llama_seq_id seq_id, const llama_token * tokens, int32_t n_tokens) {
+    auto * list = get_list();
+    if (!list) {
+        return;
+    }
+    auto & text  = texts[seq_id];
     bool   added = false;
-    for (int32_t i = 0; list && i < n_tokens; ++i) {
-        added = (tokens[i] >= 0 && list->add(tokens[i])) || added;
+    for (int32_t i = 0; i < n_tokens; ++i) {
+        if (tokens[i] >= list->get_n_prefix()) {
+            added = list->add(tokens[i]) || added;
+            text.push_back(tokens[i]);
+        }
+    }
+    if (text.size() > 2 * n_text_max) {
+        text.erase(text.begin(), text.end() - n_text_max);
     }
     if (added) {
         ctx_dft.nextn.shortlist_changed();
@@ -97,24 +122,16 @@ void llama_nextn_coverage::reset_prefix() {
     }
 }
 
-// What remains: the tokens of the list, and those that a chat format emits although their ids are high: end of turn
-// first.
-void llama_nextn_coverage::forget_text() {
-    auto *       list  = get_list();
-    const auto & vocab = ctx_dft.get_model().vocab;
+void llama_nextn_coverage::forget_text(llama_seq_id seq_id) {
+    auto * list = get_list();
+    texts[seq_id].clear();
     if (!list) {
         return;
     }
     list->clear();
-    for (const llama_token id : vocab_ids) {
-        list->add(id);
-    }
-    int32_t n = 0;
-    for (const bool eog : {true, false}) {
-        for (llama_token id = list->get_n_prefix(); id < n_vocab && n < n_special_max; ++id) {
-            if (vocab.is_eog(id) == eog && (eog || vocab.is_control(id) || vocab.is_user_defined(id))) {
-                n += list->add(id);
-            }
+    for (const auto & text : texts) {
+        for (const llama_token id : text) {
+            list->add(id);
         }
     }
     ctx_dft.nextn.shortlist_changed();

@@ -14,14 +14,14 @@ struct llama_context;
 class llama_nextn_coverage {
 public:
     // Gives the context the shortlist that params ask for, where its output matrix allows one.
-    llama_nextn_coverage(llama_context & ctx_dft, const llama_nextn_draft_params & params);
+    llama_nextn_coverage(llama_context & ctx_dft, const llama_nextn_draft_params & params, size_t n_seqs);
     ~llama_nextn_coverage();
 
     llama_nextn_coverage(const llama_nextn_coverage &)             = delete;
     llama_nextn_coverage & operator=(const llama_nextn_coverage &) = delete;
 
-    // The tokens of a text become candidates; negative ones are no tokens.
-    void note_text(const llama_token * tokens, int32_t n_tokens);
+    // The tokens of a sequence's text become candidates of all sequences; negative ones are no tokens.
+    void note_text(llama_seq_id seq_id, const llama_token * tokens, int32_t n_tokens);
 
     // The target said a token, which becomes a candidate, or accepted n drafted ones, which were candidates.
     void note_emitted(llama_token id);
@@ -33,8 +33,8 @@ public:
     // The prefix as it was at first, where it is fitted.
     void reset_prefix();
 
-    // The candidates that no text brought remain.
-    void forget_text();
+    // The candidates that only this sequence's text brought are none any more.
+    void forget_text(llama_seq_id seq_id);
 
     // Fill in what is known of the shortlist.
     void get_stats(llama_nextn_draft_stats & stats) const;
@@ -44,9 +44,10 @@ private:
 
     llama_context & ctx_dft;
 
-    std::vector<llama_token> vocab_ids; // the user's list; empty: none
-    int32_t                  n_vocab;
-    bool                     fitted; // the user left the prefix to us
+    int32_t n_vocab;
+    bool    fitted; // the user left the prefix to us
+
+    std::vector<std::vector<llama_token>> texts; // newest tokens of each sequence that the prefix lacked
 
     double  miss         = 0; // running share of the target's tokens that were not on the list
     int64_t n_emitted    = 0; // since the prefix was last looked at

@@ -87,6 +87,10 @@ int32_t llama_nextn_drafter_get_q(const llama_nextn_drafter * drafter, llama_seq
     return (int32_t) dist->ids.size();
 }
 
+int32_t llama_nextn_drafter_get_row(llama_nextn_drafter * drafter, const llama_token ** ids, const float ** logits) {
+    return drafter->get_row(ids, logits);
+}
+
 int32_t llama_nextn_draft_many(llama_nextn_drafter * drafter, llama_nextn_draft_request * reqs, int32_t n_reqs) {
     return drafter->draft_many(reqs, n_reqs);
 }

@@ -13,7 +13,7 @@ static constexpr int    steady_known  = 3;    // rounds without a draft after wh
 llama_nextn_drafter::llama_nextn_drafter(llama_context * ctx_tgt, llama_context * ctx_dft,
                                          const llama_nextn_draft_params & params)
     : ctx_tgt(ctx_tgt), ctx_dft(ctx_dft), params(params), n_embd((int32_t) ctx_dft->get_model().hparams.n_embd_out()),
-      coverage(*ctx_dft, params) {
+      coverage(*ctx_dft, params, ctx_tgt->n_seq_max()) {
     seqs.resize(ctx_tgt->n_seq_max());
     for (llama_seq_id seq_id = 0; seq_id < (llama_seq_id) seqs.size(); ++seq_id) {
         set_limits(seq_id, params.n_max, params.n_min, params.p_min);
@@ -56,9 +56,7 @@ void llama_nextn_drafter::restart(llama_seq_id seq_id, llama_pos n_true, const f
             coverage.reset_prefix();
         }
     }
-    if (seqs.size() == 1) {
-        coverage.forget_text(); // the words of one request are no candidates in the next
-    }
+    coverage.forget_text(seq_id); // the words of one request are no candidates in the next
 }
 
 // As after begin() and feeding the first n_tokens tokens again, but without computing their rows.
@@ -69,7 +67,7 @@ bool llama_nextn_drafter::resume(llama_seq_id seq_id, const llama_token * tokens
         return false;
     }
     restart(seq_id, n_tokens, carry);
-    coverage.note_text(tokens, n_tokens);
+    coverage.note_text(seq_id, tokens, n_tokens);
     return true;
 }
 
@@ -146,7 +144,7 @@ int32_t llama_nextn_drafter::feed(llama_seq_id seq_id, const llama_token * token
         seq.ahead = LLAMA_TOKEN_NULL;
         seq.carry.assign(h, h + n_embd);
     }
-    coverage.note_text(tokens, n_tokens);
+    coverage.note_text(seq_id, tokens, n_tokens);
     return seq.tokens.size() >= ctx_dft->get_cparams().n_ubatch ? flush(seq_id) : 0;
 }
 
@@ -319,6 +317,18 @@ void llama_nextn_drafter::set_draw(llama_seq_id seq_id, const llama_nextn_draw *
 const llama_nextn_q * llama_nextn_drafter::get_q(llama_seq_id seq_id, int32_t i) const {
     const auto & q = seqs[seq_id].q;
     return 0 <= i && i < (int32_t) q.size() ? &q[i] : nullptr;
+}
+
+int32_t llama_nextn_drafter::get_row(const llama_token ** ids, const float ** logits) {
+    const auto   row  = ctx_dft->nextn.get_row(-1);
+    const auto * list = ctx_dft->nextn.get_shortlist();
+    row_ids.resize(row.size);
+    for (int64_t i = 0; i < row.size; ++i) {
+        row_ids[i] = list ? list->token_of(i) : (llama_token) i;
+    }
+    *ids    = row_ids.data();
+    *logits = row.data;
+    return (int32_t) row.size;
 }
 
 bool llama_nextn_drafter::saw_p(llama_seq_id seq_id, int32_t i, const float * p) {

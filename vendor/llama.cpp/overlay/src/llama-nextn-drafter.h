@@ -33,6 +33,7 @@ struct llama_nextn_drafter {
 
     void                  set_draw(llama_seq_id seq_id, const llama_nextn_draw * draw);
     const llama_nextn_q * get_q(llama_seq_id seq_id, int32_t i) const;
+    int32_t               get_row(const llama_token ** ids, const float ** logits);
     bool                  saw_p(llama_seq_id seq_id, int32_t i, const float * p);
 
     const float *           get_carry(llama_seq_id seq_id);
@@ -105,6 +106,7 @@ private:
 
     llama_nextn_draft_params params;
     llama_nextn_choice       choice; // of all sequences
+    std::vector<llama_token> row_ids;
 
     int32_t n_embd;
 

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <set>
 #include <stdexcept>
 
 //
@@ -33,11 +34,18 @@ bool llama_nextn_shortlist::supports(const ggml_tensor * head) {
         head->buffer); // elsewhere a full head is cheap, and rows are laid out in other ways
 }
 
-llama_nextn_shortlist::llama_nextn_shortlist(ggml_tensor * head, int32_t n_extra_max)
+llama_nextn_shortlist::llama_nextn_shortlist(ggml_tensor * head, const std::vector<llama_token> & pinned,
+                                             int32_t n_ring)
     : head(head), n_vocab((int32_t) head->ne[1]), group_rows(is_repacked(head) ? 8 : 1), n_prefix(n_vocab) {
     // a repacked matrix interleaves 4 or 8 rows; 8 are whole groups of either
-    const int32_t n_rows = (std::min(n_extra_max, n_vocab) + extra_step - 1) / extra_step * extra_step;
-    n_slots              = n_rows / group_rows;
+    std::set<int32_t> groups;
+    for (const llama_token id : pinned) {
+        groups.insert(id / group_rows);
+    }
+    n_pinned             = (int32_t) groups.size();
+    const int64_t n_want = std::min<int64_t>((int64_t) n_pinned * group_rows + n_ring, n_vocab);
+    const int64_t n_rows = (n_want + extra_step - 1) / extra_step * extra_step;
+    n_slots              = (int32_t) (n_rows / group_rows);
 
     ctx.reset(ggml_init({ggml_tensor_overhead() * 2, nullptr, /*no_alloc =*/true}));
     extra       = ggml_new_tensor_2d(ctx.get(), head->type, head->ne[0], n_rows);
@@ -50,6 +58,10 @@ llama_nextn_shortlist::llama_nextn_shortlist(ggml_tensor * head, int32_t n_extra
 
     slot_group.assign(n_slots, -1);
     group_slot.assign((n_vocab + group_rows - 1) / group_rows, -1);
+    for (const int32_t group : groups) {
+        copy_rows(group, next_slot++);
+    }
+    n_extra = n_pinned * group_rows;
 }
 
 void llama_nextn_shortlist::set_prefix(int32_t n) {
@@ -62,7 +74,7 @@ bool llama_nextn_shortlist::contains(llama_token id) const {
 }
 
 bool llama_nextn_shortlist::add(llama_token id) {
-    if (id < 0 || id >= n_vocab || n_slots == 0 || contains(id)) {
+    if (id < 0 || id >= n_vocab || n_slots == n_pinned || contains(id)) {
         return false;
     }
     const int32_t slot = next_slot;
@@ -70,7 +82,7 @@ bool llama_nextn_shortlist::add(llama_token id) {
         group_slot[slot_group[slot]] = -1;
     }
     copy_rows(id / group_rows, slot);
-    next_slot = (next_slot + 1) % n_slots;
+    next_slot = slot + 1 < n_slots ? slot + 1 : n_pinned;
     n_extra   = std::max(n_extra, (slot + 1) * group_rows);
     return true;
 }
@@ -83,14 +95,14 @@ void llama_nextn_shortlist::copy_rows(int32_t group, int32_t slot) {
 }
 
 void llama_nextn_shortlist::clear() {
-    for (int32_t & group : slot_group) {
-        if (group >= 0) {
-            group_slot[group] = -1;
+    for (int32_t slot = n_pinned; slot < n_slots; ++slot) {
+        if (slot_group[slot] >= 0) {
+            group_slot[slot_group[slot]] = -1;
         }
-        group = -1;
+        slot_group[slot] = -1;
     }
-    n_extra   = 0;
-    next_slot = 0;
+    n_extra   = n_pinned * group_rows;
+    next_slot = n_pinned;
 }
 
 size_t llama_nextn_shortlist::get_n_bytes() const {

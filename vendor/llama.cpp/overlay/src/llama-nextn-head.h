@@ -22,13 +22,14 @@ struct llama_nextn_best {
 // The part of the vocabulary that a draft head scores.
 //
 // Token ids of a BPE vocabulary are roughly in order of frequency, so the first rows of the output matrix are a free
-// shortlist: a view. Other tokens (special ones, those of the prompt and of recent output) are added one by one: their
-// rows are copied into a matrix of their own, a ring that forgets the oldest. Of a repacked matrix whole groups of
-// interleaved rows are copied, so that the copy keeps its layout; a group's other tokens are candidates then, too.
+// shortlist: a view. Other tokens are added one by one: their rows are copied into a matrix of their own, pinned ones
+// at its beginning and behind them a ring that forgets the oldest. Of a repacked matrix whole groups of interleaved
+// rows are copied, so that the copy keeps its layout; a group's other tokens are candidates then, too.
 class llama_nextn_shortlist {
 public:
-    // head: the output matrix [n_embd, n_vocab]; n_extra_max: most tokens to keep next to the prefix.
-    llama_nextn_shortlist(ggml_tensor * head, int32_t n_extra_max);
+    // head: the output matrix [n_embd, n_vocab]; pinned: tokens to keep for ever; n_ring: rows for those that are
+    // added.
+    llama_nextn_shortlist(ggml_tensor * head, const std::vector<llama_token> & pinned, int32_t n_ring);
 
     // Whether rows of this matrix can be taken apart.
     static bool supports(const ggml_tensor * head);
@@ -39,7 +40,7 @@ public:
     // Keep a token; false when it was there.
     bool add(llama_token id);
 
-    // Forget all added tokens.
+    // Forget all added tokens, but not the pinned ones.
     void clear();
 
     bool contains(llama_token id) const;
@@ -66,8 +67,9 @@ private:
     int32_t       group_rows; // rows that are copied together
     int32_t       n_prefix;
     int32_t       n_extra   = 0; // valid rows of extra
-    int32_t       next_slot = 0; // of the ring, in groups
-    int32_t       n_slots;       // capacity, in groups
+    int32_t       n_pinned  = 0; // slots before the ring; a slot holds a group
+    int32_t       next_slot = 0; // of the ring
+    int32_t       n_slots;
 
     ggml_context_ptr        ctx;
     ggml_backend_buffer_ptr buf;

@@ -50,5 +50,5 @@ void llama_nextn_drafter::rewind(llama_seq_id seq_id, llama_pos n_past, const fl
                                  int32_t n_tokens) {
     const std::vector<float> zeros(n_embd, 0.0f);
     restart(seq_id, std::max(n_past, 0), carry && n_past > 0 ? carry : zeros.data());
-    coverage.note_text(tokens, n_tokens);
+    coverage.note_text(seq_id, tokens, n_tokens);
 }
