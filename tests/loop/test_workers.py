@@ -13,6 +13,7 @@ import threading
 
 import gguf
 import nextn
+import numpy as np
 import pytest
 
 SIZES = {"n_ctx": 512, "n_threads": 1}
@@ -204,6 +205,7 @@ def test_nobody_listens(tiny_model, workers) -> None:
 
 def test_such_words_in_a_file_are_no_worker(tmp_path) -> None:
     writer = gguf.GGUFWriter(tmp_path / "a.gguf", "the worker x")
+    writer.add_tensor("token_embd.weight", np.zeros((8, 32), dtype=np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
