@@ -19,7 +19,7 @@ import httpx
 import nextn
 import pytest
 
-from .conftest import FIXED, SIZES, complete
+from .conftest import FIXED, SIZES, complete, wait_until
 
 STORY = {"prompt": "Once upon a time", "n_predict": 900, "stream": True, "ignore_eos": True}
 
@@ -29,15 +29,6 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-def wait_until(condition, seconds: float = 10.0) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def check_port_of_a_stranger() -> None:
