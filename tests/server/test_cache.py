@@ -94,7 +94,8 @@ def break_off(server: nextn.Server, client: Any, n_lines: int, **body: Any) -> d
 def test_same_prompt_after_a_cancelled_answer(single, client, prompts) -> None:
     for n_lines, prompt in ((1, prompts[11]), (6, prompts[12])):
         wanted = cold(client, prompt)
-        slot = break_off(single, client, n_lines, prompt=prompt, n_predict=1800, temperature=0.7, seed=1, ignore_eos=True)
+        endless = {"n_predict": 1800, "temperature": 0.7, "seed": 1, "ignore_eos": True}
+        slot = break_off(single, client, n_lines, prompt=prompt, **endless)
         assert slot["n_prompt_tokens"] < 1200  # it was not written to its end
         assert_same(complete(client, prompt), wanted)
 
