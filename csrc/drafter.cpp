@@ -65,6 +65,7 @@ std::unique_ptr<Drafter> make_drafter(const Context & target, const Context & dr
     const LogCapture log;
     llama_nextn_drafter * drafter = llama_nextn_drafter_init(tgt->ctx, dft->ctx, params);
     if (!drafter) {
+        check_workers(log.reason());
         throw Error(ErrorKind::ContextCreate, "the drafter could not be made: " + log.reason());
     }
     dft->has_drafter = true;

@@ -36,6 +36,7 @@ static int32_t compute(const LockedDrafter & drafter, Call call) {
         throw Error(ErrorKind::Cancelled, "drafting was cancelled; begin() starts anew");
     }
     const std::string reason = log.reason();
+    check_workers(reason);
     throw Error(ErrorKind::Decode,
                 "drafting failed: " + (reason.empty() ? strf("code %d", code) : reason) + "; begin() starts anew");
 }

@@ -14,10 +14,11 @@ With --cells each drafted token is accepted with the same probability, a table r
 best fixed length, and as plain decoding? The best length is chosen from one half of the repeats and measured in the
 other, in turn, because the fastest of several noisy arms seems faster than it is.
 
---upstream names an unpatched llama-server of the same pin. It runs plain and with --spec-type draft-mtp at each length,
-one server at a time on the same prompts, and its own timings are read.
+--upstream names an unpatched llama-server of the same pin. In each repeat, behind our arms, it is started plain and
+with --spec-type draft-mtp at each length, reads the same prompts, and its own timings are taken.
 
-Arms take turns prompt by prompt. Every figure is the median over --repeats; ratios are taken repeat by repeat.
+Our arms take turns prompt by prompt. Every figure is the median over --repeats, ratios are taken repeat by repeat, and
+brackets hold the lowest and the highest repeat.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ import argparse
 import json
 import random
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -41,6 +42,7 @@ from upstream_server import UpstreamServer, draft_mtp
 ROOT = Path(__file__).resolve().parent.parent
 PROMPTS = ROOT / "scripts" / "demo_model" / "data" / "heldout_prompts.jsonl"
 RATES_VOCAB = 32768
+PHASES = ("draft", "verify", "accept", "rollback")
 
 
 @dataclass
@@ -52,9 +54,8 @@ class Times:
     draft_n: int = 0
     accepted: int = 0
     total: float = 0.0
-    phases: dict[str, float] = field(
-        default_factory=lambda: {"draft": 0.0, "verify": 0.0, "accept": 0.0, "rollback": 0.0}
-    )
+    phases: dict[str, float] = field(default_factory=dict)
+    """Of PHASES; empty where they are not known."""
 
     @property
     def rate(self) -> float:
@@ -78,7 +79,7 @@ def generate(ctx: nextn.Context, drafter: Drafter, prompt: list[int], n_predict:
     ctx.set_argmax(True)
     ctx.decode(prompt, outputs="last")
     drafter.prefill(np.array(prompt, np.int32))
-    id_last, n_past, out = ctx.argmax()[-1], len(prompt), Times()
+    id_last, n_past, out = ctx.argmax()[-1], len(prompt), Times(phases=dict.fromkeys(PHASES, 0.0))
     start = time.perf_counter()
     ended = False
     while out.n_tokens < n_predict and not ended:
@@ -102,7 +103,7 @@ def generate(ctx: nextn.Context, drafter: Drafter, prompt: list[int], n_predict:
         t4 = time.perf_counter()
         out.n_rounds, out.draft_n, out.accepted = out.n_rounds + 1, out.draft_n + len(draft), out.accepted + a
         out.n_tokens += 1 + a
-        for name, spent in zip(out.phases, (t1 - t0, t2 - t1, t3 - t2, t4 - t3), strict=True):
+        for name, spent in zip(PHASES, (t1 - t0, t2 - t1, t3 - t2, t4 - t3), strict=True):
             out.phases[name] += spent
     out.total = time.perf_counter() - start
     return out
@@ -156,6 +157,24 @@ def verify_costs(ctx: nextn.Context, n_max: int, repeats: int) -> list[float]:
     return [median(t[1:]) for t in times]
 
 
+def rollback_costs(without: nextn.Context, room: nextn.Context, repeats: int) -> list[float]:
+    """Times of a decode of one token where states are kept to roll back to, over where not; one for each repeat."""
+    found = []
+    for _ in range(repeats + 1):
+        spent = []
+        for ctx in (without, room):
+            ctx.seq_rm(0, -1, -1)
+            ctx.decode(list(range(1, 33)), outputs="none")
+            times = []
+            for token in range(1, 33):
+                start = time.perf_counter()
+                ctx.decode([token])
+                times.append(time.perf_counter() - start)
+            spent.append(median(times))
+        found.append(spent[1] / spent[0])
+    return found[1:]
+
+
 def total(runs: list[Times]) -> Times:
     """The sum over prompts."""
     out = Times()
@@ -166,7 +185,7 @@ def total(runs: list[Times]) -> Times:
         out.accepted += run.accepted
         out.total += run.total
         for name, spent in run.phases.items():
-            out.phases[name] += spent
+            out.phases[name] = out.phases.get(name, 0.0) + spent
     return out
 
 
@@ -196,6 +215,11 @@ class OurArms:
             self._contexts[name] = (ctx, dft)
 
     @property
+    def plain_context(self) -> nextn.Context:
+        """A target that keeps no states to roll back to."""
+        return self._contexts["plain"][0]
+
+    @property
     def adaptive_context(self) -> nextn.Context:
         """The target of the adaptive arm."""
         return self._contexts["adaptive"][0]
@@ -206,75 +230,129 @@ class OurArms:
         params = self._params[name]
         return NoDrafter() if dft is None or params is None else HeadDrafter(ctx, dft, params)
 
-    def measure(self, prompts: list[list[int]], rates: Sequence[float] | None) -> Arms:
-        """All repeats of all arms; the first one warms up and is not counted."""
-        done: Arms = {name: [] for name in self._params}
+    @contextmanager
+    def drafters(self) -> Iterator[dict[str, Drafter]]:
+        """A drafter for each arm that keeps what it learns meanwhile."""
         with ExitStack() as opened:
             drafters = {name: self.drafter(name) for name in self._params}
             for drafter in drafters.values():
                 if isinstance(drafter, HeadDrafter):
                     opened.callback(drafter.close)
-            for repeat in range(self._args.repeats + 1):
-                runs: Arms = {name: [] for name in self._params}
-                for i, prompt in enumerate(prompts):
-                    for name, drafter in drafters.items():
-                        chance = random.Random(f"{repeat} {i}")
-                        ctx = self._contexts[name][0]
-                        runs[name].append(generate(ctx, drafter, prompt, self._args.n_predict, rates, chance))
-                for name in done:
-                    done[name] += [total(runs[name])] if repeat else []
+            yield drafters
+
+    def once(self, drafters: dict[str, Drafter], prompts: list[list[int]], rates: Sequence[float] | None,
+             seed: int) -> dict[str, Times]:  # fmt: skip
+        """One repeat of all arms."""
+        runs: Arms = {name: [] for name in drafters}
+        for i, prompt in enumerate(prompts):
+            for name, drafter in drafters.items():
+                chance = random.Random(f"{seed} {i}")
+                ctx = self._contexts[name][0]
+                runs[name].append(generate(ctx, drafter, prompt, self._args.n_predict, rates, chance))
+        return {name: total(times) for name, times in runs.items()}
+
+
+class UpstreamArms:
+    """The unpatched server, plain and at each length."""
+
+    def __init__(self, args: argparse.Namespace, server: UpstreamServer) -> None:
+        self._args, self._server = args, server
+        self._options: dict[str, list[str]] = {"upstream plain": []}
+        for k in args.k:
+            shares = np.cumprod([conditional(args.rates, i) for i in range(k)]).tolist() if args.rates else None
+            self._options[f"upstream k={k}"] = draft_mtp(k, shares)
+
+    def once(self, prompts: list[list[int]]) -> dict[str, Times]:
+        """One repeat of all arms, each with a server of its own."""
+        # where tokens are accepted at random, no text has an end, and in our arms neither
+        by_chance = bool(self._args.rates)
+        done = {}
+        for name, options in self._options.items():
+            counts = self._server.run_prompts(options, prompts, self._args.n_predict, ignore_eos=by_chance)
+            done[name] = total([to_times(c) for c in counts])
         return done
 
 
-def report_upstream(args: argparse.Namespace, upstream: UpstreamServer, prompts: list[list[int]]) -> None:
-    """Print rows of the unpatched server, plain and at each length."""
-    # where tokens are accepted at random, no text has an end, and in our arms neither
-    by_chance = bool(args.rates)
-    arms: dict[str, list[str]] = {"upstream plain": []}
-    for k in args.k:
-        shares = np.cumprod([conditional(args.rates, i) for i in range(k)]).tolist() if args.rates else None
-        arms[f"upstream k={k}"] = draft_mtp(k, shares)
-    done: dict[str, list[float]] = {name: [] for name in arms}
-    for _ in range(args.upstream_repeats):
-        for name, options in arms.items():
-            done[name].append(upstream.rate(options, prompts, args.n_predict, ignore_eos=by_chance))
-    for name, rates in done.items():
-        ratio = median(rates) / median(done["upstream plain"])
-        print(f"| {name} | {median(rates):.1f} | {ratio:.2f} | | | | | | | |", flush=True)
+def to_times(counts: dict[str, float]) -> Times:
+    """What a server says about one completion; its phases are not known."""
+    n_tokens, accepted = int(counts["predicted_n"]), int(counts.get("draft_n_accepted", 0))
+    return Times(n_tokens=n_tokens, n_rounds=max(1, n_tokens - accepted), draft_n=int(counts.get("draft_n", 0)),
+                 accepted=accepted, total=counts["predicted_ms"] / 1e3)  # fmt: skip
 
 
-def report(args: argparse.Namespace, ours: dict[str, list[Times]]) -> None:
+def measure(args: argparse.Namespace, ours: OurArms, upstream: UpstreamArms | None, prompts: list[list[int]],
+            rates: Sequence[float] | None) -> Arms:  # fmt: skip
+    """All repeats of all arms. A first one of ours warms up and is not counted."""
+    done: Arms = {}
+    with ours.drafters() as drafters:
+        ours.once(drafters, prompts, rates, 0)
+        for repeat in range(1, args.repeats + 1):
+            runs = ours.once(drafters, prompts, rates, repeat)
+            runs |= upstream.once(prompts) if upstream else {}
+            for name, times in runs.items():
+                done.setdefault(name, []).append(times)
+    return done
+
+
+def ratios(arms: Arms, above: str, below: str) -> list[float]:
+    """Tokens per second of one arm over those of another, repeat by repeat."""
+    return [run.rate / base.rate for run, base in zip(arms[above], arms[below], strict=True)]
+
+
+def with_range(values: list[float]) -> str:
+    """The median and, in brackets, the lowest and the highest."""
+    return f"{median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def report(args: argparse.Namespace, arms: Arms) -> None:
     """Print a Markdown table."""
     kind = f"accepted at random, rates {args.rates}" if args.rates else "the model's own acceptance"
     print(
-        f"{args.model.name}, {args.threads} threads, {args.n_predict} tokens a prompt, {args.repeats} repeats, {kind}\n"
+        f"{args.model.name}, {args.threads} threads, {args.n_predict} tokens a prompt, {args.prompts} prompts, "
+        f"{args.repeats} repeats, {kind}\n"
     )
     print("| arm | tokens/s | of plain | acceptance | mean length | draft | verify | accept | rollback | rest |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-    plain = [run.rate for run in ours["plain"]]
-    for name, runs in ours.items():
-        ratio = median(run.rate / base for run, base in zip(runs, plain, strict=True))
+    for name, runs in arms.items():
+        plain = "upstream plain" if name.startswith("upstream") else "plain"
         drafted, accepted = sum(r.draft_n for r in runs), sum(r.accepted for r in runs)
         rounds, spent = sum(r.n_rounds for r in runs), sum(r.total for r in runs)
+        cells = [f"{median(r.rate for r in runs):.1f}", with_range(ratios(arms, name, plain))]
+        cells += [f"{accepted / drafted:.3f}" if drafted else "", f"{1 + accepted / rounds:.2f}"]
         shares = [sum(r.phases[p] for r in runs) / spent for p in runs[0].phases]
-        cells = [f"{median(r.rate for r in runs):.1f}", f"{ratio:.2f}", f"{accepted / max(drafted, 1):.3f}"]
-        cells += [f"{1 + accepted / rounds:.2f}", *(f"{share:.1%}" for share in (*shares, 1 - sum(shares)))]
+        cells += [f"{share:.1%}" for share in (*shares, 1 - sum(shares))] if shares else [""] * (len(PHASES) + 1)
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 
-def held_out_ratio(arms: Arms, of: Callable[[Arms, slice], float]) -> tuple[float, str]:
+def report_comparisons(arms: Arms) -> None:
+    """Print what adaptive is worth against the best of the others, whose length is chosen in other repeats."""
+    fixed = {name: runs for name, runs in arms.items() if name.startswith("k=") or name == "adaptive"}
+    over_best, best = held_out_ratio(fixed)
+    print(f"\nAdaptive over the best fixed length ({best}): {over_best:.2f}")
+    theirs = {name: runs for name, runs in arms.items() if name.startswith("upstream k=") or name == "adaptive"}
+    if len(theirs) > 1:
+        over_best, best = held_out_ratio(theirs)
+        print(f"Adaptive over the best of upstream's lengths ({best}): {over_best:.2f}")
+        print(f"Plain over upstream's plain: {with_range(ratios(arms, 'plain', 'upstream plain'))}")
+
+
+def held_out_ratio(arms: Arms) -> tuple[float, str]:
     """The adaptive arm over the best of the others.
 
     Returns:
         The mean of two ratios, each with the best arm chosen in one half of the repeats and measured in the other; and
         the arm that is best in all of them.
     """
-    ratios = []
+
+    def rate(name: str, repeats: slice) -> float:
+        return median(run.rate for run in arms[name][repeats])
+
+    fixed = [name for name in arms if name != "adaptive"]
+    found = []
     for chosen, measured in ((slice(0, None, 2), slice(1, None, 2)), (slice(1, None, 2), slice(0, None, 2))):
-        fixed = {name: runs for name, runs in arms.items() if name != "adaptive"}
-        best = max(fixed, key=lambda name: of({name: fixed[name]}, chosen))
-        ratios.append(of({"adaptive": arms["adaptive"]}, measured) / of({best: fixed[best]}, measured))
-    return sum(ratios) / 2, max(fixed, key=lambda name: of({name: fixed[name]}, slice(None)))
+        best = max(fixed, key=lambda name: rate(name, chosen))
+        found.append(rate("adaptive", measured) / rate(best, measured))
+    return sum(found) / 2, max(fixed, key=lambda name: rate(name, slice(None)))
 
 
 def report_cells(args: argparse.Namespace, ours: OurArms, prompts: list[list[int]]) -> None:
@@ -283,20 +361,12 @@ def report_cells(args: argparse.Namespace, ours: OurArms, prompts: list[list[int
     print("| accepted | plain, tokens/s | best fixed | of plain | adaptive, of plain | over the best fixed |")
     print("| ---: | ---: | --- | ---: | ---: | ---: |")
 
-    def rate(arms: Arms, repeats: slice) -> float:
-        (runs,) = arms.values()
-        return median(run.rate for run in runs[repeats])
-
     for share in args.cells:
-        arms = ours.measure(prompts, [share, share * share])
-        over_best, best = held_out_ratio(arms, rate)
-        of_plain = {
-            name: median(run.rate / base.rate for run, base in zip(arms[name], arms["plain"], strict=True))
-            for name in (best, "adaptive")
-        }
-        plain = rate({"plain": arms["plain"]}, slice(None))
-        ratios = f"{of_plain[best]:.2f} | {of_plain['adaptive']:.3f} | {over_best:.3f}"
-        print(f"| {share:g} | {plain:.1f} | {best} | {ratios} |", flush=True)
+        arms = measure(args, ours, None, prompts, [share, share * share])
+        over_best, best = held_out_ratio(arms)
+        plain = median(run.rate for run in arms["plain"])
+        of_plain = [f"{median(ratios(arms, name, 'plain')):.3f}" for name in (best, "adaptive")]
+        print(f"| {share:g} | {plain:.1f} | {best} | {' | '.join(of_plain)} | {over_best:.3f} |", flush=True)
 
 
 def main() -> None:
@@ -315,30 +385,34 @@ def main() -> None:
     ap.add_argument("--n-predict", type=int, default=96)
     ap.add_argument("--prompts", type=int, default=6, help="how many prompts")
     ap.add_argument("--repeats", type=int, default=5)
-    ap.add_argument("--upstream-repeats", type=int, default=2)
     args = ap.parse_args()
-    upstream = UpstreamServer(args.upstream, args.model, args.threads, args.n_ctx) if args.upstream else None
+    if args.repeats < 2:
+        ap.error("--repeats must be at least 2: a length is chosen in some and measured in others")
+    if args.cells and (args.rates or args.upstream):
+        ap.error("--cells goes with neither --rates nor --upstream")
+    server = UpstreamServer(args.upstream, args.model, args.threads, args.n_ctx) if args.upstream else None
     with nextn.Model(args.model) as model, ExitStack() as opened:
         prompts = read_prompts(model, args.prompts, by_chance=bool(args.rates or args.cells))
         ours = OurArms(args, model, opened)
         if args.cells:
             report_cells(args, ours, prompts)
             return
-        arms = ours.measure(prompts, args.rates)
+        arms = measure(args, ours, UpstreamArms(args, server) if server else None, prompts, args.rates)
         ctx, drafter = ours.adaptive_context, ours.drafter("adaptive")
         prefill = prefill_ratio(ctx, drafter, 512, args.repeats)
         verify = verify_costs(ctx, args.n_max, 5 * args.repeats)
+        room = rollback_costs(ours.plain_context, ctx, args.repeats)
     report(args, arms)
-    if upstream:
-        report_upstream(args, upstream, prompts)
-    print(f"\nReading a prompt of 512 tokens: speed with the head over without it {prefill:.3f}")
-    ratios = ", ".join(f"{n}: {t / verify[0]:.2f}" for n, t in enumerate(verify[1:], 2))
-    print(f"Verifying n tokens over decoding one ({1e3 * verify[0]:.2f} ms): {ratios}")
+    report_comparisons(arms)
+    print(f"Reading a prompt of 512 tokens: speed with the head over without it {prefill:.3f}")
+    widths = ", ".join(f"{n}: {t / verify[0]:.2f}" for n, t in enumerate(verify[1:], 2))
+    print(f"Verifying n tokens over decoding one ({1e3 * verify[0]:.2f} ms): {widths}")
+    print(f"Decoding one with room to take {args.n_max} tokens back over without: {with_range(room)}")
     longest = f"k={max(args.k)}"
     step = median(1e3 * run.phases["draft"] / run.draft_n for run in arms[longest])
     print(f"A drafted token, {longest}: {step:.2f} ms", end="")
-    if upstream:
-        theirs = upstream.draft_step_ms(draft_mtp(max(args.k)), prompts[:2], args.n_predict)
+    if server:
+        theirs = server.draft_step_ms(draft_mtp(max(args.k)), prompts[:2], args.n_predict)
         print(f"; upstream {theirs:.2f} ms, not counting that it runs the head once more on what was verified", end="")
     print()
 

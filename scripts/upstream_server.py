@@ -61,14 +61,18 @@ class UpstreamServer:
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
-            process.wait()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
-    def rate(self, options: Sequence[str], prompts: list[list[int]], n_predict: int, *, ignore_eos: bool) -> float:
-        """Tokens per second of generation over these prompts, by its own timings."""
+    def run_prompts(self, options: Sequence[str], prompts: list[list[int]], n_predict: int, *,
+                    ignore_eos: bool) -> list[dict[str, float]]:  # fmt: skip
+        """Generate behind each prompt; its timings of each."""
         with self.run(options) as base:
             ask(base, prompts[0], 8, ignore_eos=True)  # warms up
-            times = [ask(base, prompt, n_predict, ignore_eos=ignore_eos) for prompt in prompts]
-        return 1e3 * sum(t["predicted_n"] for t in times) / sum(t["predicted_ms"] for t in times)
+            return [ask(base, prompt, n_predict, ignore_eos=ignore_eos) for prompt in prompts]
 
     def draft_step_ms(self, options: Sequence[str], prompts: list[list[int]], n_predict: int) -> float:
         """Milliseconds that its driver takes for a drafted token, by its own statistics."""

@@ -2,8 +2,9 @@
 
 Fences are the source of truth. ``console``: each line that begins with ``$ `` is run by a shell in an empty directory,
 shared within a file; the lines after it are its output (none shown: any output), in which ``...`` stands for
-anything. A command marked ``# fails with N`` must exit with N. ``python``: a script, unless a comment before
-the fence says why it is not run. ``sh`` is not run and needs such a comment. Targets of make are only checked to exist: this test is part of one of them.
+anything. A command marked ``# fails with N`` must exit with N. ``python``: a script, unless a comment before the fence
+says why it is not run. ``sh`` is not run and needs such a comment. Targets of make are only checked to exist: this test
+is part of one of them.
 """
 
 from __future__ import annotations

@@ -56,6 +56,21 @@ def test_a_worker_lost_between_calls(workers, over) -> None:
 
 
 @pytest.mark.parametrize("which", [0, 1])
+def test_a_worker_lost_before_a_checkpoint_is_read(workers, which) -> None:
+    addresses = [worker.address for worker in workers]
+    text = " ".join(str(n) for n in range(60))
+    with nextn.Speculator(
+        nextn.bundled_model(), draft=FIXED, rpc_servers=addresses, **{**SIZES, "n_ubatch": 32}
+    ) as over:
+        for word in ("first", "second"):  # the second goes on from a checkpoint, as the third would
+            cached = over.generate(f"{text} {word}", max_tokens=4).stats.cache_n
+        assert cached > 0
+        workers[which].kill()
+        with pytest.raises(nextn.WorkerError, match=LOST.format(addresses[which])):
+            over.generate(f"{text} third", max_tokens=4)
+
+
+@pytest.mark.parametrize("which", [0, 1])
 def test_a_worker_lost_in_a_stream(workers, over, wanted, which) -> None:
     given: list[int] = []
     with pytest.raises(nextn.WorkerError, match=LOST.format(workers[which].address)):

@@ -24,15 +24,16 @@ def test_two_workers_give_the_text_of_one_machine(workers, prompts, plain) -> No
         assert drafted(answer)[1] > 5
 
 
-def test_a_worker_that_dies_is_an_error_of_the_requests(workers) -> None:
+@pytest.mark.parametrize("which", [0, 1])  # of the layers, of the head
+def test_a_worker_that_dies_is_an_error_of_the_requests(workers, which) -> None:
     addresses = [worker.address for worker in workers]
     with nextn.Server(rpc_servers=addresses, draft=FIXED, **SIZES) as server, server.client() as client:
         assert complete(client, "Hello", 4)["tokens"]
-        workers[1].kill()
+        workers[which].kill()
         for prompt in ("Hello again", "And again"):
             answer = client.post("/completion", json={"prompt": prompt, "n_predict": 40})
             assert answer.status_code == 500
-            assert f"worker {addresses[1]} is lost" in answer.json()["error"]["message"]
+            assert f"worker {addresses[which]} is lost" in answer.json()["error"]["message"]
         server.stop()
         assert not any("terminate called" in line for line in server.logs())
 

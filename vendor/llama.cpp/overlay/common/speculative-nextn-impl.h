@@ -6,6 +6,7 @@
 #include "llama-nextn.h"
 
 #include "speculative-nextn-accept.h"
+#include "speculative-nextn-outputs.h"
 #include "speculative-nextn-rows.h"
 #include "speculative-nextn.h"
 
@@ -83,7 +84,10 @@ struct common_speculative_impl_nextn : public common_speculative_impl {
                 params.adaptive ? "adaptive" : "fixed");
     }
 
-    ~common_speculative_impl_nextn() override { llama_nextn_drafter_free(drafter); }
+    ~common_speculative_impl_nextn() override {
+        llama_nextn_drafter_free(drafter);
+        llama_set_nextn_best(params.ctx_tgt, /*value =*/false, /*with_p =*/false, /*keep_logits =*/true);
+    }
 
     void begin(llama_seq_id /*seq_id*/, const llama_tokens & /*prompt*/) override {} // resume() came before
 

@@ -59,7 +59,7 @@ private:
         double                    typical  = 0;
 
         void   add(double sample, int64_t round);
-        double weight(int64_t round) const; // of the median as evidence, in samples
+        double weight(int64_t round) const; // as evidence, in samples
     };
 
     struct counts { // of trials, fading

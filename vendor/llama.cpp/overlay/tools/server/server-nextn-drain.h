@@ -3,6 +3,7 @@
 // SIGTERM or SIGINT: running requests are finished within a grace time, new ones refused, then the server ends.
 
 #include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <cstdlib>
 #include <functional>
@@ -16,8 +17,6 @@ struct server_nextn_running {
     server_nextn_running() { ++count; }
     server_nextn_running(const server_nextn_running &) { ++count; }
     ~server_nextn_running() { --count; }
-
-    server_nextn_running & operator=(const server_nextn_running &) = default;
 };
 
 class server_nextn_drain {
@@ -34,9 +33,11 @@ public:
 
     // Both are called on a thread of their own, where locks may be taken: no signal handler can do that.
     server_nextn_drain(std::function<void()> refuse, std::function<void()> finish) {
-        sem_init(&asked, 0, 0);
-        thread  = std::thread([this, refuse, finish] {
-            while (sem_wait(&asked) != 0) {
+        if (sem_init(&asked, 0, 0) != 0) {
+            return; // a signal ends the server at once, as upstream does
+        }
+        thread = std::thread([refuse, finish] {
+            while (sem_wait(&asked) != 0 && errno == EINTR) {
             }
             if (!begun) {
                 return;
@@ -46,23 +47,23 @@ public:
             over = true;
             finish();
         });
-        current = this;
+        exists = true;
     }
 
     ~server_nextn_drain() {
-        current = nullptr;
-        sem_post(&asked);
-        thread.join();
+        if (exists.exchange(false)) {
+            sem_post(&asked);
+            thread.join();
+        }
     }
 
     // From a signal handler. False when there is nothing to drain.
     static bool begin() {
-        server_nextn_drain * drain = current;
-        if (!drain) {
+        if (!exists) {
             return false;
         }
         begun = true;
-        sem_post(&drain->asked);
+        sem_post(&asked);
         return true;
     }
 
@@ -72,16 +73,16 @@ private:
         const char * value = std::getenv("NEXTN_SERVER_GRACE");
         const double grace = value ? std::atof(value) : 10.0;
         const auto   start = std::chrono::steady_clock::now();
-        const auto   over  = [&] {
+        const auto   late  = [&] {
             return !(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() < grace);
         };
-        for (int n_idle = 0; n_idle < 5 && !over(); n_idle = server_nextn_running::count ? 0 : n_idle + 1) {
+        for (int n_idle = 0; n_idle < 5 && !late(); n_idle = server_nextn_running::count ? 0 : n_idle + 1) {
             std::this_thread::sleep_for(std::chrono::milliseconds(20));
         }
     }
 
-    inline static std::atomic<server_nextn_drain *> current{nullptr};
+    inline static std::atomic<bool> exists{false};
+    inline static sem_t             asked; // never destroyed: a handler may be about to post
 
-    sem_t       asked;
     std::thread thread;
 };
