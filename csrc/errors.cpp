@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdarg>
 #include <cstdio>
+#include <regex>
 #include <vector>
 
 namespace py = pybind11;
@@ -48,9 +49,11 @@ static std::string without_prefix(const std::string & reason) {
 }
 
 void check_workers(const std::string & reason) {
-    const size_t at = reason.find(GGML_NEXTN_WORKER);
-    if (at != std::string::npos) {
-        throw Error(ErrorKind::Worker, reason.substr(at));
+    // with an address: a path may have the first words in it
+    static const std::regex worker(GGML_NEXTN_WORKER "[^\\s:]+:[0-9]+ ");
+    std::smatch             found;
+    if (std::regex_search(reason, found, worker)) {
+        throw Error(ErrorKind::Worker, reason.substr(static_cast<size_t>(found.position())));
     }
 }
 

@@ -70,6 +70,8 @@ def main() -> None:
     parser.add_argument("--n-max", type=int, default=4)
     parser.add_argument("--temperatures", type=float, nargs="+", default=[0.3, 0.7, 1.0, 1.5])
     args = parser.parse_args()
+    if not all(temperature > 0 for temperature in args.temperatures):
+        parser.error("--temperatures must be above 0: nothing is drawn without one")
 
     questions = [json.loads(line)["prompt"] for line in PROMPTS.read_text(encoding="utf-8").splitlines()]
     print("| texts | temperature | positions | match | ratio | gain, thousandths |")

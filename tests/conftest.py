@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -95,13 +96,14 @@ class Worker:
 
         command = [nextn.rpc_server_binary(), "-H", "127.0.0.1", "-p", str(self.port), "-t", "1"]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        end = time.monotonic() + 30
-        while time.monotonic() < end:
+        end = time.monotonic() + 60
+        while time.monotonic() < end and self._process.poll() is None:
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", self.port)) == 0:
                     return
             time.sleep(0.02)
-        raise AssertionError(f"no worker at {self.address}")
+        self.kill()
+        raise AssertionError(f"no worker at {self.address}: exit code {self._process.returncode}")
 
     def kill(self) -> None:
         """As a machine that loses its power."""
@@ -112,7 +114,9 @@ class Worker:
 @pytest.fixture
 def workers() -> Iterator[list[Worker]]:
     """Two workers."""
-    started = [Worker(), Worker()]
-    yield started
-    for worker in started:
-        worker.kill()
+    with ExitStack() as started:
+        both = []
+        for _ in range(2):
+            both.append(Worker())
+            started.callback(both[-1].kill)
+        yield both

@@ -70,6 +70,7 @@ class Forms(ABC):
             TypeError, ValueError: A wrong argument.
             ClosedError: The Speculator was closed.
             CancelledError: cancel() was called meanwhile.
+            WorkerError: A worker was lost.
             NextnError: A stream of this Speculator is unfinished in this thread.
         """
         params = GenerateParams.of("Speculator.generate", options)

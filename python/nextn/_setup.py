@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -44,7 +44,15 @@ def check_draft(draft: object, draft_model: object, n_batch: object, n_ubatch: o
             raise ValueError(f"{name} must be at least n_max + 2 = {n_max + 2} to verify a draft at once, not {value}")
 
 
-def open_model(name: str, model: object, load_nextn: bool, owned: ExitStack, **placement: Any) -> Model:
+def open_model(
+    name: str,
+    model: object,
+    load_nextn: bool,
+    owned: ExitStack,
+    *,
+    n_gpu_layers: int | None = None,
+    rpc_servers: Sequence[str] = (),
+) -> Model:
     """The model given as the argument called name; when it is a path the file is loaded and owned closes it.
 
     Args:
@@ -52,16 +60,18 @@ def open_model(name: str, model: object, load_nextn: bool, owned: ExitStack, **p
         model: A Model or a path.
         load_nextn: Load the draft head too.
         owned: Closes what is loaded here.
-        **placement: Options of Model about where layers are, None for its defaults.
+        n_gpu_layers: Of a path, as for Model; None takes its default.
+        rpc_servers: Of a path, as for Model.
     """
-    given = {option: value for option, value in placement.items() if value is not None}
     if isinstance(model, Model):
-        for option in given:
-            raise TypeError(f"{option} is for a {name} given as a path; a Model has it from its own call")
+        for option, is_given in (("n_gpu_layers", n_gpu_layers is not None), ("rpc_servers", bool(rpc_servers))):
+            if is_given:
+                raise TypeError(f"{option} is for a {name} given as a path; a Model has it from its own call")
         return model
     if not isinstance(model, (str, os.PathLike)):
         raise TypeError(f"{name} must be a Model or a path, not {type(model).__name__}")
-    loaded = Model(model, load_nextn=load_nextn, **given)
+    layers = -1 if n_gpu_layers is None else n_gpu_layers
+    loaded = Model(model, load_nextn=load_nextn, n_gpu_layers=layers, rpc_servers=rpc_servers)
     owned.callback(loaded.close)
     return loaded
 

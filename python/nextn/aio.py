@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from nextn._openai import Json
 from nextn.chat import Message
 from nextn.context import TokenIds
-from nextn.errors import ClosedError
+from nextn.errors import CancelledError, ClosedError
 from nextn.model import Model
 from nextn.options import ChatOptions, ChatParams, GenerateOptions, GenerateParams, show_options
 from nextn.speculator import Speculator
@@ -81,9 +81,12 @@ class AsyncSpeculator:
         return await self._create(lambda: self._sync.create_chat_completion(messages, **options), options)
 
     async def close(self) -> None:
-        """End what runs, and close the Speculator when it was made here. May be called twice."""
+        """End all requests with ClosedError, and close the Speculator when it was made here. May be called twice."""
         self._closed = True
-        self._worker.shutdown(wait=False, cancel_futures=True)
+        self._worker.shutdown(wait=False)  # those that wait run into the check
+        while any(thread.is_alive() for thread in self._worker._threads):
+            self._sync._cancel_in(self._worker_thread())
+            await asyncio.sleep(0.005)
         if self._owned:
             await asyncio.to_thread(self._sync.close)
 
@@ -107,9 +110,22 @@ class AsyncSpeculator:
 
     def _submit(self, work: Callable[[], T]) -> Future[T]:
         """Put a request in the worker's queue."""
+        self._check()
+
+        def run() -> T:
+            self._check()
+            try:
+                return work()
+            except CancelledError:
+                self._check()
+                raise
+
+        return self._worker.submit(run)
+
+    def _check(self) -> None:
+        """Refuse work behind close()."""
         if self._closed:
-            raise ClosedError("this AsyncSpeculator was closed")
-        return self._worker.submit(work)
+            raise ClosedError("this AsyncSpeculator was closed") from None
 
     async def _call(self, work: Callable[[], T]) -> T:
         """Run a whole request in the worker."""
@@ -128,13 +144,11 @@ class AsyncSpeculator:
                 loop.call_soon_threadsafe(queue.put_nowait, item)
 
         def pump() -> None:
-            try:
-                for piece in make():
-                    put(piece)
-            finally:
-                put(_END)
+            for piece in make():
+                put(piece)
 
         job = self._submit(pump)
+        job.add_done_callback(lambda _: put(_END))
         try:
             while (piece := await queue.get()) is not _END:
                 yield piece

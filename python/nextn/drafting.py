@@ -21,6 +21,7 @@ __all__ = [
     "Draws",
     "HeadDrafter",
     "IntArray",
+    "LearningDrafter",
     "NoDrafter",
     "ResumableDrafter",
     "ScriptedDrafter",
@@ -28,7 +29,7 @@ __all__ = [
 
 IntArray: TypeAlias = npt.NDArray[np.int32]
 
-_NOTHING: IntArray = np.empty(0, dtype=np.int32)
+NO_DRAFT: IntArray = np.empty(0, dtype=np.int32)
 
 
 @runtime_checkable
@@ -99,6 +100,11 @@ class DrawingDrafter(Drafter, Protocol):
         """Only the first n_draft tokens of the last draft go to the target."""
         ...
 
+
+@runtime_checkable
+class LearningDrafter(Protocol):
+    """What lets a drafter learn from how its drawn tokens were judged."""
+
     def saw_p(self, p: Sequence[FloatRow]) -> None:
         """Before accept(): what the target gave to the ids of q(), for each token that it judged."""
         ...
@@ -139,7 +145,7 @@ class NoDrafter:
 
     def draft(self, id_last: int, n_past: int, n_room: int) -> IntArray:
         """Propose nothing."""
-        return _NOTHING
+        return NO_DRAFT
 
     def accept(self, n_accepted: int) -> None:
         """Nothing to learn."""
@@ -243,7 +249,7 @@ class HeadDrafter:
         drafted = self._core.draft(id_last, n_room)
         self._round = [id_last, *drafted]
         self._verify_start = perf_counter()
-        return np.array(drafted, dtype=np.int32) if drafted else _NOTHING
+        return np.array(drafted, dtype=np.int32) if drafted else NO_DRAFT
 
     def q(self) -> list[Distribution]:
         """What the tokens of the last draft were drawn from; ids ascending."""

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from nextn import _core
+from nextn._workers import check_rpc_servers
 from nextn.gguf.verification import check_loadable
-from nextn.options import check_bool, check_int, check_rpc_servers, name_unknown_keywords
+from nextn.options import check_bool, check_int, name_unknown_keywords
 
 __all__ = ["Model", "ProgressCallback", "TokenIds"]
 

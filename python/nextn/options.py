@@ -13,7 +13,6 @@ import math
 import numbers
 import operator
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -34,7 +33,6 @@ __all__ = [
     "check_int",
     "check_logit_bias",
     "check_number",
-    "check_rpc_servers",
     "check_stop",
     "check_template_kwargs",
     "check_text",
@@ -43,8 +41,6 @@ __all__ = [
     "refuse_unknown",
     "show_options",
 ]
-
-_ADDRESS = re.compile(r"[^\s:,]+:([0-9]{1,5})")  # IPv4 or a name: the workers listen on no other
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -94,18 +90,6 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
         listed = ", ".join(repr(choice) for choice in choices)
         kind = ValueError if any(type(value) is type(choice) for choice in choices) else TypeError
         raise kind(f"{name} must be one of {listed}, not {_shown(value)}")
-
-
-def check_rpc_servers(value: object) -> list[str]:
-    """Addresses of workers, "host:port" each."""
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        raise TypeError(f'rpc_servers must be a list of "host:port", not {_shown(value)}')
-    for i, address in enumerate(value):
-        if not isinstance(address, str):
-            raise TypeError(f'rpc_servers[{i}] must be "host:port", not {_shown(address)}')
-        if not (found := _ADDRESS.fullmatch(address)) or not 0 < int(found[1]) < 65536:
-            raise ValueError(f'rpc_servers[{i}] must be "host:port" with a port from 1 to 65535, not {address!r}')
-    return list(value)
 
 
 def check_stop(value: object) -> tuple[str, ...]:
@@ -321,7 +305,8 @@ class SamplingParams:
         grammar: The text must conform to this grammar, in llama.cpp's notation GBNF.
         json_schema: The text must be JSON that fits this schema, given as a dict. Not together with grammar.
         accept: How drafted tokens are accepted when tokens are drawn; both ways leave the model's distribution as it
-            is. "ratio" draws the draft from the head and accepts by the ratio of probabilities, which accepts more.
+            is. "ratio" draws the draft where the target seems to have a choice, takes the head's likeliest tokens
+            elsewhere, and accepts by the ratio of probabilities.
             "match" accepts what the target draws itself: a seed gives the same text with and without speculation.
             "auto" takes "ratio", and "match" under a grammar.
     """

@@ -12,11 +12,10 @@ import threading
 import traceback
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Literal
-
-import numpy as np
 
 from nextn._checkpoints import Checkpoint, Checkpoints
 from nextn._forms import Forms
@@ -26,7 +25,7 @@ from nextn._turn import Turn
 from nextn.accept import Accepted
 from nextn.chat import ChatPrompter
 from nextn.context import Context, HiddenTap
-from nextn.drafting import Drafter, DrawingDrafter, HeadDrafter, IntArray, ResumableDrafter
+from nextn.drafting import NO_DRAFT, Drafter, DrawingDrafter, HeadDrafter, IntArray, LearningDrafter, ResumableDrafter
 from nextn.errors import CancelledError, ClosedError, RollbackError
 from nextn.model import Model
 from nextn.options import DraftParams, check_bool, check_int, name_unknown_keywords
@@ -34,7 +33,6 @@ from nextn.options import DraftParams, check_bool, check_int, name_unknown_keywo
 __all__ = ["Speculator"]
 
 _SEQ_ID = 0
-_NO_DRAFT: IntArray = np.empty(0, dtype=np.int32)
 
 
 class Speculator(Forms):
@@ -94,7 +92,7 @@ class Speculator(Forms):
         draft: DraftParams | Drafter | None = DraftParams(),  # noqa: B008 (frozen)
         draft_model: Model | str | os.PathLike[str] | None = None,
         n_gpu_layers: int | None = None,
-        rpc_servers: Sequence[str] | None = None,
+        rpc_servers: Sequence[str] = (),
         exact: bool = False,
         ctx_checkpoints: int = 8,
         chat_template: str | None = None,
@@ -104,11 +102,11 @@ class Speculator(Forms):
         check_bool("exact", exact)
         with ExitStack() as owned:  # whatever was opened is closed again when a later step fails
             load_nextn = isinstance(draft, DraftParams) and draft_model is None
-            placement = {"n_gpu_layers": n_gpu_layers, "rpc_servers": rpc_servers}
-            self._model = open_model("model", model, load_nextn, owned, **placement)
+            open_here = partial(open_model, owned=owned, n_gpu_layers=n_gpu_layers, rpc_servers=rpc_servers)
+            self._model = open_here("model", model, load_nextn)
             head = self._model
             if draft_model is not None:
-                head = open_model("draft_model", draft_model, True, owned, **placement)
+                head = open_here("draft_model", draft_model, True)
 
             n_ctx_asked = choose_n_ctx(n_ctx, self._model)
 
@@ -125,6 +123,7 @@ class Speculator(Forms):
             if exact:
                 check_exact(self._ctx_tgt, self._drafter.n_max)
             self._drawing = self._drafter if isinstance(self._drafter, DrawingDrafter) else None
+            self._learning = self._drafter if isinstance(self._drafter, LearningDrafter) else None
             if isinstance(self._drafter, HeadDrafter):
                 owned.callback(self._drafter.close)
             self._n_ctx = n_ctx_asked  # the context may hold more: the engine rounds up
@@ -252,7 +251,7 @@ class Speculator(Forms):
                 self._save_checkpoint(state.n_past)
             if state.progress is not None and state.progress(state.n_past, n_prompt) is False:
                 raise CancelledError("reading the prompt was cancelled: progress returned False")
-        return self._emit(state, _NO_DRAFT, self._accept(state, _NO_DRAFT).id_next)
+        return self._emit(state, NO_DRAFT, self._accept(state, NO_DRAFT).id_next)
 
     def _draft_step(self, state: State) -> IntArray:
         """Ask the drafter for tokens after id_last, no more than can be emitted: a round adds one of the target's."""
@@ -270,8 +269,8 @@ class Speculator(Forms):
     def _accept(self, state: State, draft: IntArray) -> Accepted:
         """Compare the draft with what the target itself chooses at each position."""
         accepted = state.rule(draft, self._ctx_tgt, self._drawing.q() if self._drawing else ())
-        if self._drawing and state.rule.seen:
-            self._drawing.saw_p(state.rule.seen)
+        if self._learning and state.rule.seen:
+            self._learning.saw_p(state.rule.seen)
         if state.logprobs is not None:
             kept = [*draft[: accepted.n_accepted].tolist(), accepted.id_next]
             state.logprobs.note(kept, self._ctx_tgt.logits_view())

@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import nextn
 import pytest
 from nextn.bench import Arm, BenchOptions, load_suite, make_server_arms, run_bench, summarise
+from nextn.bench.local import LocalRunner
 from nextn.bench.plan import PLAIN
 from nextn.bench.remote import ServerRunner
 from nextn.bench.runner import Request, hash_text, hash_tokens
@@ -53,7 +54,7 @@ class Handler(BaseHTTPRequestHandler):
         if n_draft:
             timings |= {"draft_n": 2 * n_draft, "draft_n_accepted": n_draft, "predicted_ms": 50.0}
         if self.tells:
-            timings |= {"n_rounds": 2 if n_draft else 0, "draft_ms": 3.0, "verify_ms": 40.0}
+            timings |= {"n_rounds": 9 if n_draft else 10, "draft_ms": 3.0, "verify_ms": 40.0}
             timings |= {"drafted_per_position": [2] * n_draft, "accepted_per_position": [n_draft][:n_draft]}
         if self.broken == "timings":
             self.answer({"content": "x", "choices": [{"message": {"content": "x"}, "finish_reason": "stop"}]})
@@ -118,21 +119,32 @@ def test_what_only_the_patched_server_tells():
     drafting, plain = rows["n_max=2"], rows["plain"]
     assert (drafting.drafted_per_position, drafting.accepted_per_position) == ([2, 2], [2, 0])
     assert (drafting.draft_ms, drafting.verify_ms) == (3.0, 40.0)
-    assert drafting.n_rounds == 8  # two with a draft, six without
+    assert drafting.n_rounds == 9  # an accepted token was cut off
     assert (plain.drafted_per_position, plain.accepted_per_position, plain.n_rounds) == ([], [], 10)
 
 
-def test_rounds_whose_tokens_were_cut_off_count():
-    class CutOff(Handler):
-        """Of the accepted tokens the last ones lay behind the end of the text."""
-
+def test_positions_are_told_whole_or_not_at_all():
+    class Half(Handler):
         def answer(self, body, status=200):
             if "timings" in body:
-                body["timings"] |= {"draft_n": 20, "draft_n_accepted": 9, "n_rounds": 5}
+                body["timings"]["drafted_per_position"] = [2]
             super().answer(body, status)
 
-    with made_up_server(base=CutOff) as (url, _), ServerRunner(ARMS, url) as runner:
-        assert runner.run(ARMS[-1], request()).n_rounds == 5
+    with made_up_server(base=Half) as (url, _), ServerRunner(ARMS, url) as runner:
+        row = runner.run(ARMS[-1], request())
+    assert (row.drafted_per_position, row.accepted_per_position) == (None, None)
+
+
+def test_a_file_at_the_path_that_is_no_model(tmp_path):
+    (tmp_path / "m.gguf").write_bytes(b"something else")
+
+    class Elsewhere(Handler):
+        def answer(self, body, status=200):
+            super().answer({**body, "model_path": str(tmp_path / "m.gguf")}, status)
+
+    with made_up_server(base=Elsewhere) as (url, _), ServerRunner(ARMS, url) as runner:
+        facts = runner.describe()
+    assert (facts["model"], facts["server"][0]["model"]) == (None, "m.gguf")
 
 
 def test_raw_prompts_go_to_completion():
@@ -236,21 +248,36 @@ def test_real_servers(tmp_path):
 
 def test_the_patched_server_tells_the_positions(tmp_path):
     """Rows of the patched server hold what rows of a model in this process hold, and the same figures come of them."""
-    with real_server("--spec-type", "nextn", "--spec-draft-n-max", "3", "--no-spec-draft-adaptive") as url:
-        options = BenchOptions(max_tokens=40, contexts=(120,), n_sweep_prompts=1)
-        with ServerRunner(ARMS, url) as runner:
-            receipt = run_bench(runner, load_suite().part(3), ARMS, options, tmp_path / "r.json")
+    options = BenchOptions(max_tokens=40, contexts=(120,), n_sweep_prompts=1)
+    suite = load_suite().part(3)
+    with (
+        real_server("--spec-type", "nextn", "--spec-draft-n-max", "3", "--no-spec-draft-adaptive") as url,
+        ServerRunner(ARMS, url) as runner,
+    ):
+        receipt = run_bench(runner, suite, ARMS, options, tmp_path / "r.json")
+    arms = (*(Arm(name=arm.name, kind="plain") for arm in ARMS[:2]), Arm(name="as started", kind="fixed", n_max=3),
+            Arm(name="n_max=2", kind="fixed", n_max=2))  # fmt: skip
+    with (
+        nextn.Model(nextn.bundled_model()) as model,
+        LocalRunner(model, arms, n_ctx=512, n_threads=1) as runner,
+    ):
+        local = run_bench(runner, suite, arms, options, tmp_path / "l.json")
+    assert counts(receipt) == counts(local)
     for row in receipt["rows"]:
-        drafted, accepted = row["drafted_per_position"], row["accepted_per_position"]
-        assert (sum(drafted), sum(accepted)) == (row["draft_n"], row["draft_n_accepted"])
-        assert all(a <= d for a, d in zip(accepted, drafted, strict=True))
-        assert row["completion_tokens"] - 1 <= row["n_rounds"] + row["draft_n_accepted"]
         assert row["draft_ms"] is not None and row["verify_ms"] is not None
-        assert len(drafted) == {"plain": 0, "plain again": 0, "n_max=2": 2}.get(row["arm"], 3)
     summary = summarise(receipt)
     assert summary["exactness"]["different"] == []
-    arms = {arm["arm"]: arm for arm in summary["arms"]}
-    assert {name: len(arm["positions"]) for name, arm in arms.items()} == {
+    by_name = {arm["arm"]: arm for arm in summary["arms"]}
+    assert {name: len(arm["positions"]) for name, arm in by_name.items()} == {
         "plain": 0, "plain again": 0, "as started": 3, "n_max=2": 2,
     }  # fmt: skip
-    assert arms["as started"]["positions"][0]["acceptance"]["value"] > 0.5
+    assert by_name["as started"]["positions"][0]["acceptance"]["value"] > 0.5
+
+
+def counts(receipt):
+    """What the rows say of rounds and tokens, by arm and prompt."""
+    keys = ("completion_tokens", "n_rounds", "draft_n", "draft_n_accepted", "drafted_per_position")
+    return {
+        (row["arm"], row["prompt"], row["n_context"]): [*(row[key] for key in keys), row["accepted_per_position"]]
+        for row in receipt["rows"]
+    }

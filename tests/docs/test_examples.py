@@ -2,9 +2,9 @@
 
 Fences are the source of truth. ``console``: each line that begins with ``$ `` is run by a shell in an empty directory,
 shared within a file; the lines after it are its output (none shown: any output), in which ``...`` stands for
-anything. A command marked ``# fails with N`` must exit with N. ``python``: a script, unless a
-comment before the fence says why it is not run. ``sh`` is not run and needs such a comment. Targets of make are only
-checked to exist: this test is part of one of them.
+anything. A command marked ``# fails with N`` must exit with N. ``python``: a script, unless a comment before the fence
+says why it is not run. ``sh`` is not run and needs such a comment. Targets of make are only checked to exist: this test
+is part of one of them.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from nextn.options import DraftParams
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+NOT_RUN = re.compile(r"<!-- not run: .+ -->")
 FENCE = re.compile(r"(?P<before>[^\n]*\n)```(?P<kind>\w*)\n(?P<body>.*?)^```$", re.DOTALL | re.MULTILINE)
 RUN = ("console", "python")
 SHOWN_ONLY = ("text", "cpp", "c", "json", "")
@@ -66,7 +67,7 @@ def directories(tmp_path_factory):
     return lambda page: made.setdefault(page, tmp_path_factory.mktemp(page.stem))
 
 
-@pytest.mark.parametrize("example", [e for e in examples("python") if "not run" not in e.before], ids=str)
+@pytest.mark.parametrize("example", [e for e in examples("python") if not NOT_RUN.fullmatch(e.before)], ids=str)
 def test_python_example(example, tmp_path):
     script = tmp_path / "example.py"
     script.write_text(example.body, encoding="utf-8")
@@ -127,9 +128,7 @@ def test_every_fence_is_run_or_says_why_not(example):
     if example.kind in RUN + SHOWN_ONLY:
         return
     assert example.kind == "sh", f"{example}: fences are console, python, sh or plain text"
-    assert re.fullmatch(r"<!-- not run: .+ -->", example.before), (
-        f"{example}: needs a comment that says why it is not run"
-    )
+    assert NOT_RUN.fullmatch(example.before), f"{example}: needs a comment that says why it is not run"
 
 
 def test_there_is_something_to_run():

@@ -21,7 +21,7 @@ SPLIT = {3: b"\xc3", 4: b"\xa9", 5: b"\xe2", 6: b"\x98", 7: b"\x83", 8: b"\xff"}
 
 
 class FakeModel:
-    def __init__(self, path="fake.gguf", *, n_gpu_layers=-1, load_nextn=True, eog_bias=-1e3, seed=0):
+    def __init__(self, path="fake.gguf", *, n_gpu_layers=-1, rpc_servers=(), load_nextn=True, eog_bias=-1e3, seed=0):
         if "missing" in str(path):
             raise FileNotFoundError(path)
         rng = np.random.default_rng(seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 
 import pytest
@@ -110,6 +111,36 @@ def test_a_cancelled_task_ends_its_request_and_no_other(spec):
 
     asyncio.run(main())
     assert spec.generate(prompt, max_tokens=40).tokens == expected
+
+
+@pytest.mark.parametrize("owned", [True, False])
+def test_closing_ends_what_runs_and_what_waits(spec, owned):
+    async def main():
+        asynchronous = AsyncSpeculator(DEMO, draft=FIXED, **SIZES) if owned else AsyncSpeculator(spec)
+        running = threading.Event()
+
+        def progress(_n, _total):
+            running.set()
+            while not asynchronous._closed:
+                time.sleep(0.001)
+
+        async def read(stream):
+            return [chunk async for chunk in stream]
+
+        waiting = [
+            asyncio.create_task(asynchronous.generate([7] * 600, ignore_eos=True, progress=progress)),
+            asyncio.create_task(read(asynchronous.stream("a", ignore_eos=True))),
+            asyncio.create_task(asynchronous.generate("a", ignore_eos=True)),
+        ]
+        await asyncio.to_thread(running.wait)
+        await asynchronous.close()
+        for task in waiting:
+            with pytest.raises(ClosedError, match="this AsyncSpeculator was closed"):
+                await asyncio.wait_for(task, 60)
+        assert asynchronous.speculator.closed == owned
+
+    asyncio.run(main())
+    assert spec.generate("a", max_tokens=3).tokens
 
 
 def test_options_belong_to_what_is_made_here(spec):

@@ -9,6 +9,7 @@ import pytest
 from nextn.drafting import ScriptedDrafter
 from nextn.errors import ClosedError, ContextOverflowError, DecodeError, NextnError, NoNextnLayerError
 from nextn.options import DraftParams
+from nextn.sampling import Distribution
 from nextn.speculator import Speculator
 
 
@@ -244,6 +245,32 @@ def test_a_drafter_that_proposes_too_much_is_clipped(fake):
 
     with Speculator(fake.FakeModel(), draft=Greedy([], n_max=3)) as spec:
         assert len(spec.generate([10], max_tokens=2).tokens) == 2
+
+
+def test_a_drafter_that_draws_need_not_learn(fake):
+    class Drawing(ScriptedDrafter):
+        n_asked = 0
+
+        def draw(self, draws):
+            self.draws = draws
+
+        def draft(self, *where):
+            self.drafted = super().draft(*where)
+            return self.drafted
+
+        def q(self):
+            self.n_asked += 1
+            return [Distribution.certain(token) for token in self.drafted.tolist()]
+
+        def cut(self, n_draft):
+            self.drafted = self.drafted[:n_draft]
+
+    drafter = Drawing(range(10, 30), n_max=3)
+    drafter.drafted = np.zeros(0, np.int32)
+    with Speculator(fake.FakeModel(), draft=drafter) as spec:
+        stats = spec.generate([10], max_tokens=9, temperature=1.0, seed=1).stats
+    assert drafter.draws.temperature == 1.0
+    assert drafter.n_asked == stats.n_rounds + 1  # and after the prompt
 
 
 def test_generation_ends_at_an_end_of_turn_token(fake):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # A fixed length: how often drafts are accepted is then no question of the machine's speed.
 FIXED = nextn.DraftParams(n_max=4, adaptive=False)
 SIZES: dict[str, Any] = {"n_ctx": 1024, "n_threads": 1}
+# Of a request that decodes plainly.
+OFF = {"speculative": {"type": "none"}}
 
 
 @pytest.fixture(scope="session")
@@ -65,3 +68,13 @@ def drafted(answer: dict[str, Any]) -> tuple[int, int, int]:
     """Drafted, accepted, rounds."""
     timings = answer["timings"]
     return timings["draft_n"], timings["draft_n_accepted"], timings["n_rounds"]
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
+    """Whether it comes true within this time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from typing import Any
 
 import pytest
 
-from .conftest import complete, drafted
+from .conftest import OFF, complete, drafted
 
-OFF = {"speculative": {"type": "none"}}
 GRAMMAR = 'root ::= "The answer" [^\\n]+'
 SCHEMA = {
     "type": "object",
@@ -53,7 +53,7 @@ def test_same_text_with_and_without_drafts(client, prompts, options: dict[str, A
         assert with_drafts["content"] == without["content"]
         assert with_drafts["stop_type"] == without["stop_type"]
         assert drafted(with_drafts)[0] > 0 or n < 4
-        assert drafted(without) == (0, 0, 0)
+        assert drafted(without) == (0, 0, without["timings"]["predicted_n"] - 1)
 
 
 def test_log_probabilities_of_drafted_tokens(client, prompts) -> None:
@@ -120,15 +120,34 @@ def test_requests_that_need_logits_beside_one_that_does_not(
     """Of greedy requests only the arg-max leaves the graph, unless another slot wants more at the same time."""
     wanted = complete(undrafted, OPEN, 60, **options)["tokens"]
     assert wanted != complete(undrafted, OPEN, 60)["tokens"]
-    greedy: list[dict[str, Any]] = []
-    beside = threading.Thread(target=lambda: greedy.extend(complete(client, prompts[21], 60) for _ in range(3)))
+    greedy: list[list[int]] = []
+    begun, enough = threading.Event(), threading.Event()
+
+    def ask_again_and_again() -> None:
+        body = {"prompt": prompts[21], "n_predict": 60, "temperature": 0, "stream": True}
+        while not enough.is_set():
+            greedy.append([])
+            with client.stream("POST", "/completion", json=body) as response:
+                for line in response.iter_lines():
+                    greedy[-1] += json.loads(line[6:])["tokens"] if line.startswith("data: {") else []
+                    begun.set()
+
+    beside = threading.Thread(target=ask_again_and_again)
     beside.start()
-    together = [complete(client, OPEN, 60, **options) for _ in range(2)]
-    beside.join()
+    try:
+        assert begun.wait(60)
+        n_before = sum(map(len, greedy))
+        together = [complete(client, OPEN, 60, **options) for _ in range(2)]
+        n_beside = sum(map(len, greedy)) - n_before
+    finally:
+        enough.set()
+        beside.join()
     assert [answer["tokens"] for answer in together] == 2 * [wanted]
-    tokens = plain(prompts[21], 60)
-    assert [answer["tokens"] for answer in greedy] == 3 * [list(tokens[: len(greedy[0]["tokens"])])]
-    assert len(greedy[0]["tokens"]) >= len(tokens) - 1
+    assert n_beside > 0  # the two really were under way at the same time
+    tokens = list(plain(prompts[21], 60))
+    for answer in greedy:
+        assert answer == tokens[: len(answer)]
+        assert len(answer) >= len(tokens) - 1
 
 
 def test_several_answers_to_one_prompt(client, prompts, plain) -> None:
@@ -179,11 +198,14 @@ def test_a_request_limits_its_drafts(client, prompts) -> None:
         longest = min(n_max, 4)  # the server's own limit
         assert len(timings["accepted_per_position"]) == longest
         assert timings["draft_n"] <= longest * timings["n_rounds"]
-        assert (timings["n_rounds"] > 0) == (n_max > 0)
+        assert (timings["draft_n"] > 0) == (n_max > 0)
+        if n_max == 0:
+            assert timings["n_rounds"] == timings["predicted_n"] - 1
     unsure = complete(client, prompts[2], speculative={"p_min": 0.99})
     assert 0 < drafted(unsure)[0] < drafted(complete(client, prompts[2]))[0]
-    short = complete(client, prompts[2], speculative={"p_min": 0.9, "n_min": 4})
-    assert drafted(short)[0] == 4 * drafted(short)[2] > 0
+    timings = complete(client, prompts[2], speculative={"p_min": 0.9, "n_min": 4})["timings"]
+    assert timings["drafted_per_position"] == 4 * [timings["draft_n"] // 4]
+    assert 0 < timings["draft_n"] // 4 < timings["n_rounds"]  # of all the others none is left
 
 
 def test_timings_and_metrics_tell_the_same(server, client, prompts) -> None:
@@ -193,7 +215,7 @@ def test_timings_and_metrics_tell_the_same(server, client, prompts) -> None:
     before = [counter(name) for name in ("draft_tokens", "accepted_tokens", "drafts")]
     timings = complete(client, prompts[4])["timings"]
     after = [counter(name) for name in ("draft_tokens", "accepted_tokens", "drafts")]
-    told = [timings["draft_n"], timings["draft_n_accepted"], timings["n_rounds"]]
+    told = [timings["draft_n"], timings["draft_n_accepted"], timings["drafted_per_position"][0]]
     assert [b - a for a, b in zip(before, after, strict=True)] == told
     assert sum(timings["accepted_per_position"]) == timings["draft_n_accepted"] > 0
     assert timings["mean_accepted_len"] == pytest.approx(1 + timings["draft_n_accepted"] / timings["n_rounds"])
@@ -205,3 +227,14 @@ def test_without_a_page_the_root_says_so(client) -> None:
     response = client.get("/")
     assert response.status_code == 200
     assert "without its web page" in response.text
+
+
+def test_the_connection_is_kept_behind_a_stream(server) -> None:
+    body = {"prompt": "Hello", "n_predict": 4, "stream": True}
+    addresses = set()
+    with server.client() as client:
+        for _ in range(20):
+            with client.stream("POST", "/completion", json=body) as response:
+                assert response.read().endswith(b"\n\n")
+                addresses.add(response.extensions["network_stream"].get_extra_info("client_addr"))
+    assert len(addresses) == 1

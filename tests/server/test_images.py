@@ -15,9 +15,8 @@ import nextn
 import numpy as np
 import pytest
 
-from .conftest import FIXED, SIZES, complete, drafted
+from .conftest import FIXED, OFF, SIZES, complete, drafted
 
-OFF = {"speculative": {"type": "none"}}
 # Batches so narrow that a row has the same bits in each of them: what is read again is what was read before.
 NARROW = ["--batch-size", "32", "--ubatch-size", "32"]
 Message = dict[str, Any]

@@ -19,7 +19,7 @@ import httpx
 import nextn
 import pytest
 
-from .conftest import FIXED, SIZES, complete
+from .conftest import FIXED, SIZES, complete, wait_until
 
 STORY = {"prompt": "Once upon a time", "n_predict": 900, "stream": True, "ignore_eos": True}
 
@@ -29,15 +29,6 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
-
-
-def wait_until(condition, seconds: float = 10.0) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.02)
-    return False
 
 
 def check_port_of_a_stranger() -> None:
@@ -158,63 +149,70 @@ def test_stop_lets_requests_end() -> None:
 @contextlib.contextmanager
 def bare_server(grace: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """llama-server without our launcher: process and address."""
-    command = [nextn.server_binary(), "-m", nextn.bundled_model(), "-c", "1024", "-t", "1", "--port", "0"]
+    command = [nextn.server_binary(), "-m", nextn.bundled_model(), "-c", "4096", "-np", "2", "-t", "1", "--port", "0"]
     with subprocess.Popen(
         command, env={**os.environ, "NEXTN_SERVER_GRACE": grace}, stderr=subprocess.STDOUT, stdout=subprocess.PIPE,
         text=True,
     ) as process:  # fmt: skip
         assert process.stdout is not None
-        address = next(line.split()[-1] for line in process.stdout if "listening on" in line)
-        threading.Thread(target=process.stdout.read, daemon=True).start()
-        yield process, address
-        process.kill()
+        try:
+            address = next(line.split()[-1] for line in process.stdout if "listening on" in line)
+            threading.Thread(target=process.stdout.read, daemon=True).start()
+            yield process, address
+        finally:
+            process.kill()
 
 
-def stream_through(process: subprocess.Popen[str], address: str, *signals: int, **body: Any) -> list[int]:
-    """The tokens of a stream in whose course the server is sent signals, as far as it comes."""
-    tokens: list[int] = []
+def stream_through(process: subprocess.Popen[str], address: str, *signals: int, **body: Any) -> list[dict[str, Any]]:
+    """The pieces of a stream in whose course the server is sent signals, as far as it comes."""
+    pieces: list[dict[str, Any]] = []
     left = list(signals)
+    asked = {**STORY, "temperature": 0, "n_predict": 1900, **body}
     with (
         contextlib.suppress(httpx.TransportError),
-        httpx.stream("POST", f"{address}/completion", json={**STORY, "temperature": 0, **body}, timeout=60) as response,
+        httpx.stream("POST", f"{address}/completion", json=asked, timeout=60) as response,
     ):
         for line in response.iter_lines():
-            tokens += json.loads(line[6:])["tokens"] if line.startswith("data: {") else []
-            if left and len(tokens) > 8:
+            pieces += [json.loads(line[6:])] if line.startswith("data: {") else []
+            if left and len(pieces) > 4:
                 process.send_signal(left.pop(0))
-    return tokens
+    return pieces
 
 
 def test_a_signal_lets_a_stream_end(prompts, plain) -> None:
-    refused = []
+    answers: list[httpx.Response] = []
+    broken: list[httpx.TransportError] = []
 
-    def ask(address: str) -> None:
-        while not refused:
-            answer = httpx.post(f"{address}/completion", json={"prompt": "Hello", "n_predict": 1})
-            if answer.status_code == 503:
-                refused.append(answer.json()["error"]["message"])
+    def ask(client: httpx.Client) -> None:
+        try:
+            while not answers or answers[-1].status_code == 200:
+                answers.append(client.post("/completion", json={"prompt": "Hello", "n_predict": 1}))
+        except httpx.TransportError as error:
+            broken.append(error)
 
-    with bare_server("60") as (process, address):
-        other = threading.Thread(target=ask, args=(address,))
+    with bare_server("600") as (process, address), httpx.Client(base_url=address, timeout=60) as client:
+        other = threading.Thread(target=ask, args=(client,))
         other.start()
-        tokens = stream_through(process, address, signal.SIGTERM, prompt=prompts[0], n_predict=200, ignore_eos=False)
-        assert process.wait(30) == 0
+        pieces = stream_through(process, address, signal.SIGTERM, prompt=prompts[0])
+        assert process.wait(60) == 0
         other.join()
-    wanted = list(plain(prompts[0], 200))
-    assert tokens == wanted[: len(tokens)]
-    assert len(tokens) >= len(wanted) - 1
-    assert refused == ["the server is ending"]
+    wanted = list(plain(prompts[0], 200))[:-1]
+    tokens = [token for piece in pieces for token in piece["tokens"]]
+    assert tokens[: len(wanted)] == wanted
+    assert (pieces[-1]["tokens_predicted"], pieces[-1]["stop_type"]) == (1900, "limit")
+    assert not broken
+    assert (answers[-1].status_code, answers[-1].json()["error"]["message"]) == (503, "the server is ending")
 
 
 def test_a_signal_without_grace_ends_a_stream() -> None:
     with bare_server("0") as (process, address):
-        assert len(stream_through(process, address, signal.SIGTERM)) < 800
+        assert not stream_through(process, address, signal.SIGTERM)[-1]["stop"]
         assert process.wait(30) == 0
 
 
 def test_a_second_signal_ends_it_at_once() -> None:
     with bare_server("inf") as (process, address):
-        assert len(stream_through(process, address, signal.SIGTERM, signal.SIGINT)) < 800
+        assert not stream_through(process, address, signal.SIGTERM, signal.SIGINT)[-1]["stop"]
         assert process.wait(30) == 1
 
 
@@ -229,6 +227,14 @@ def test_what_does_not_start(tmp_path, tiny_model) -> None:
         nextn.Server(tiny_model(part="trunk"), spec_type="nextn")
     with pytest.raises(nextn.ServerError, match=r"(?s)exit code 1.*--nope"), nextn.Server(extra_args=["--nope"]):
         pass
+    with pytest.raises(ValueError, match=r"spec_type must be one of"):
+        nextn.Server(draft=None, spec_type="bogus")
+    with pytest.raises(ValueError, match=r"spec_type='nextn' drafts, which draft=None forbids"):
+        nextn.Server(draft=None, spec_type="nextn")
+    with pytest.raises(ValueError, match="draft_model holds a draft head, which draft=None does not use"):
+        nextn.Server(draft=None, draft_model=tiny_model(part="head"))
+    with pytest.raises(TypeError, match="draft must be a DraftParams or None, not int"):
+        nextn.Server(draft=4)
     with pytest.raises(TypeError, match="n_ctxx"):
         nextn.Server(n_ctxx=3)
     with pytest.raises(ValueError, match="port"):

@@ -43,8 +43,9 @@ def add_sampling(parser: Parser, *, n_predict: int) -> None:
     group.add_argument("-j", "--json-schema", type=_object, metavar="SCHEMA",
                        help="the text must be JSON that fits this schema; {} takes any JSON")  # fmt: skip
     group.add_argument("--accept", choices=("auto", "ratio", "match"), metavar="RULE",
-                       help="how drafts are accepted with --temp: ratio accepts more, match gives the same text with "
-                       "and without drafting (default: auto, which is ratio, or match under a grammar)")  # fmt: skip
+                       help="how drafts are accepted with --temp: ratio draws drafts where that pays, match gives the "
+                       "text that comes without drafts (default: auto, which is ratio, or match under a "
+                       "grammar)")  # fmt: skip
     group.add_argument("--ignore-eos", action="store_true", help="go on behind the end of the answer")
     group.add_argument("--stop", action="append", type=text, default=[], metavar="TEXT",
                        help="end before this text; may be repeated")  # fmt: skip

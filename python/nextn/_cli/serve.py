@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> None:
     if args.exact:
         raise UsageError("--exact does not go with nextn serve: the server does not check it; nextn generate does")
     draft = read_draft(args)
-    spec_type: SpecType = "none" if draft is None else "auto"
+    spec_type: SpecType = "auto"
     if draft is not None and (args.model_draft is not None or draft != DraftParams()):
         spec_type = "nextn"  # asked for: a model without a head is an error then
     if args.model is None:
@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
     server = Server(
         args.model,
         spec_type=spec_type,
-        draft=draft or DraftParams(),
+        draft=draft,
         draft_model=args.model_draft,
         host=args.host,
         port=args.port,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from nextn.bench.machine import file_facts
 from nextn.bench.plan import Arm
 from nextn.bench.runner import Measured, Request, hash_text, hash_tokens, pad
 from nextn.bench.suite import Message
-from nextn.errors import ServerError
+from nextn.errors import ModelFileError, ServerError
 
 __all__ = ["ServerRunner"]
 
@@ -85,8 +86,7 @@ class ServerRunner:
                     "total_slots": props.get("total_slots"),
                 }
             )
-        path = self._props[self._first].get("model_path")
-        model = file_facts(path) if path and Path(path).is_file() else None
+        model = _facts(self._props[self._first].get("model_path"))
         return {"model": model, "draft_model": None, "engine": None, "server": servers, "context": {}}
 
     def close(self) -> None:
@@ -115,9 +115,10 @@ class ServerRunner:
         tokens = answer.get("tokens")
         n_predicted = int(timings["predicted_n"])
         drafted, accepted = timings.get("drafted_per_position"), timings.get("accepted_per_position")
-        # Each round adds one token to those accepted. Rounds whose last tokens were cut off are in the server's count,
-        # rounds without a draft are not.
-        n_rounds = max(0, n_predicted - 1 - n_accepted, int(timings.get("n_rounds", 0)))
+        if drafted is None or accepted is None:
+            drafted = accepted = None
+        # Only the patched server tells the rounds; each adds one token to those accepted.
+        n_rounds = int(timings.get("n_rounds", max(0, n_predicted - 1 - n_accepted)))
         return Measured(
             prompt_tokens=int(timings["prompt_n"]),
             completion_tokens=n_predicted,
@@ -129,7 +130,7 @@ class ServerRunner:
             draft_n_accepted=n_accepted,
             n_rounds=n_rounds,
             drafted_per_position=drafted,
-            accepted_per_position=None if drafted is None or accepted is None else pad(accepted, len(drafted)),
+            accepted_per_position=None if drafted is None else pad(accepted, len(drafted)),
             finish_reason="length" if reason == "length" else "stop",
             tokens_sha256=hash_tokens(tokens) if tokens else None,
             text_sha256=hash_text(text),
@@ -158,6 +159,14 @@ def _drafting(arm: Arm) -> dict[str, Any]:
     if arm.kind == "server" and arm.n_max == 0:
         return {}
     return {"speculative": {"n_max": arm.n_max}}
+
+
+def _facts(path: str | None) -> dict[str, Any] | None:
+    """Facts of the server's model, when that is a file of this machine: another one may lie at the same path."""
+    if path and Path(path).is_file():
+        with suppress(ModelFileError):
+            return file_facts(path)
+    return None
 
 
 def _number(value: Any) -> float | None:

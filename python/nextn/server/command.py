@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from nextn._workers import check_rpc_servers
 from nextn.errors import NoNextnLayerError
 from nextn.gguf import inspect
-from nextn.options import DraftParams, check_choice, check_int, check_rpc_servers
+from nextn.options import DraftParams, check_choice, check_int
 
 __all__ = ["SpecType", "build_command", "build_environment", "choose_spec_type"]
 
@@ -17,15 +18,23 @@ SpecType = Literal["auto", "nextn", "draft-mtp", "none"]
 SPEC_TYPES: tuple[str, ...] = ("auto", "nextn", "draft-mtp", "none")
 
 
-def choose_spec_type(spec_type: str, model: Path, draft_model: Path | None) -> str:
-    """Resolve "auto": nextn when there is a head to draft with.
+def choose_spec_type(spec_type: str, draft: DraftParams | None, model: Path, draft_model: Path | None) -> str:
+    """Resolve "auto": nextn when there is a head to draft with; none without a draft.
 
     Raises:
         ModelFileError: A file is missing, damaged, or no model.
         NoNextnLayerError: A head is asked for and there is none.
-        ValueError: An unknown type.
+        TypeError, ValueError: A draft that is none, an unknown type, or arguments that do not go together.
     """
     check_choice("spec_type", spec_type, SPEC_TYPES)
+    if draft is None:
+        if spec_type not in ("auto", "none"):
+            raise ValueError(f"spec_type={spec_type!r} drafts, which draft=None forbids: give DraftParams()")
+        if draft_model is not None:
+            raise ValueError("draft_model holds a draft head, which draft=None does not use: give DraftParams()")
+        spec_type = "none"
+    elif not isinstance(draft, DraftParams):
+        raise TypeError(f"draft must be a DraftParams or None, not {type(draft).__name__}")
     found = inspect(model)
     head = (found if draft_model is None else inspect(draft_model)).head
     can_draft = head.state == "complete"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
 from collections.abc import Sequence
@@ -75,7 +76,7 @@ class Server:
         path = Path(model) if model is not None else bundled_model()
         head = Path(draft_model) if draft_model is not None else None
         self._api_key = api_key
-        self._spec_type = choose_spec_type("none" if draft is None else spec_type, path, head)
+        self._spec_type = choose_spec_type(spec_type, draft, path, head)
         command = build_command(
             server_binary(), path, spec_type=self._spec_type, draft=draft or DraftParams(), draft_model=head, host=host,
             port=port, n_ctx=n_ctx, n_parallel=n_parallel, n_threads=n_threads,
@@ -242,7 +243,7 @@ def _explain(lines: Sequence[str]) -> str:
     text = "\n".join(lines)
     if "couldn't bind" in text:
         return " because the port is taken"
-    if "RPC server" in text or "Failed to connect to" in text:
+    if re.search(r"\bthe worker \S+:\d+ ", text):
         return " because a worker is gone or was never there"
     if "failed to allocate" in text or "unable to allocate" in text or "out of memory" in text.lower():
         return " because memory does not suffice: a smaller n_ctx, fewer slots or a smaller model may fit"

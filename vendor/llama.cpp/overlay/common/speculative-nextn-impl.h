@@ -165,7 +165,6 @@ struct common_speculative_impl_nextn : public common_speculative_impl {
             return;
         }
         seq.n_accepted = std::min<int32_t>(n_accepted, (int32_t) seq.round.size() - 1);
-        seq.phases.n_rounds++;
         for (int32_t i = 0; i + 1 < (int32_t) seq.round.size(); ++i) { // k_max of them at most
             seq.phases.n_drafted_per_pos[i]++;
             seq.phases.n_accepted_per_pos[i] += i < seq.n_accepted;

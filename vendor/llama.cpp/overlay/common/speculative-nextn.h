@@ -67,7 +67,6 @@ struct common_speculative_phases {
     static constexpr int k_max = 16;
 
     bool    active      = false; // a head drafts in this server
-    int64_t n_rounds    = 0;     // with a draft
     int64_t t_draft_us  = 0;
     int64_t t_verify_us = 0; // decodes of the target, drafts or none
 

@@ -66,8 +66,8 @@ inline void server_nextn_parse(const common_json & data, common_params_speculati
 }
 
 // The part of an answer's timings that tells of drafting; times in milliseconds.
-inline void server_nextn_timings(const common_speculative_phases & phases, int64_t n_drafted, int64_t n_accepted,
-                                 common_json & timings) {
+inline void server_nextn_timings(const common_speculative_phases & phases, int64_t n_rounds, int64_t n_drafted,
+                                 int64_t n_accepted, common_json & timings) {
     if (!phases.active) {
         return;
     }
@@ -83,8 +83,8 @@ inline void server_nextn_timings(const common_speculative_phases & phases, int64
     };
     timings["draft_n"]               = n_drafted;
     timings["draft_n_accepted"]      = n_accepted;
-    timings["n_rounds"]              = phases.n_rounds;
-    timings["mean_accepted_len"]     = phases.n_rounds > 0 ? 1.0 + (double) n_accepted / (double) phases.n_rounds : 1.0;
+    timings["n_rounds"]              = n_rounds;
+    timings["mean_accepted_len"]     = n_rounds > 0 ? 1.0 + (double) n_accepted / (double) n_rounds : 1.0;
     timings["drafted_per_position"]  = by_position(phases.n_drafted_per_pos);
     timings["accepted_per_position"] = by_position(phases.n_accepted_per_pos);
     timings["draft_ms"]              = (double) phases.t_draft_us / 1000.0;
