@@ -138,7 +138,7 @@ PLACEMENT = {"n_gpu_layers": whole(-1, none=True), "rpc_servers": RPC_SERVERS}  
 FILES = {"path": path(), "out": path(), "progress": MODEL["progress"]}
 QUANTIZE = {
     **FILES,
-    "type": [(3, TypeError), (None, TypeError), ("Q9", ValueError), ("", ValueError)],
+    "type_name": [(3, TypeError), (None, TypeError), ("Q9", ValueError), ("", ValueError)],
     "recipe": one_of(),
     "tensor_types": [(v, TypeError) for v in (3, "a=q8_0", [3], ["ab"], [("a", 3)], [("a", "q8_0", "b")], None)],
     "imatrix": path(none=True),
@@ -234,11 +234,10 @@ CALLS = {
     "extract_head": (FILES, called(gguf.extract_head, path=DEMO, out="/nowhere/at/all")),
     "graft_head": ({**FILES, "head": path()}, called(gguf.graft_head, path=DEMO, head=DEMO, out="/nowhere/at/all")),
     "quantize": (
-        QUANTIZE,
-        lambda demo, spec, path=DEMO, out="/nowhere/at/all", type="Q8_0", **given: quantize.quantize(
-            path, out, type, **given
-        ),
+        {name: wrong for name, wrong in QUANTIZE.items() if name != "type"},
+        called(quantize.quantize, path=DEMO, out="/nowhere/at/all", type_name="Q8_0"),
     ),
+    "make_plan": ({"type": QUANTIZE["type"]}, lambda demo, spec, type: quantize.make_plan(DEMO, type)),  # noqa: A006
     "read_imatrix": ({"path": path()}, called(quantize.read_imatrix)),
     "Server": ({"model": path(none=True), "draft_model": path(none=True)}, called(nextn.Server)),
     "Context": (CONTEXT, lambda demo, spec, **given: nextn.Context(demo, **{"n_ctx": 512, **given})),

@@ -157,10 +157,9 @@ def make_plan(
 
 def _check_pairs(tensor_types: object) -> None:
     """Accept a sequence of pairs of strings."""
-    if isinstance(tensor_types, Sequence) and not isinstance(tensor_types, str):
-        if all(isinstance(pair, (tuple, list)) and [type(part) for part in pair] == [str] * 2 for pair in tensor_types):
-            return
-    raise TypeError(f"tensor_types must be pairs of a pattern and a type, both strings, not {tensor_types!r}")
+    pairs = tensor_types if isinstance(tensor_types, Sequence) else [tensor_types]
+    if not all(isinstance(pair, (tuple, list)) and [type(part) for part in pair] == [str, str] for pair in pairs):
+        raise TypeError(f"tensor_types must be pairs of a pattern and a type, both strings, not {tensor_types!r}")
 
 
 def engine_types(plan: Plan) -> tuple[int, list[tuple[str, int]]]:
