@@ -138,7 +138,7 @@ PLACEMENT = {"n_gpu_layers": whole(-1, none=True), "rpc_servers": RPC_SERVERS}  
 FILES = {"path": path(), "out": path(), "progress": MODEL["progress"]}
 QUANTIZE = {
     **FILES,
-    "type_name": [(3, TypeError), (None, TypeError), ("Q9", ValueError), ("", ValueError)],
+    "type": [(3, TypeError), (None, TypeError), ("Q9", ValueError), ("", ValueError)],
     "recipe": one_of(),
     "tensor_types": [(v, TypeError) for v in (3, "a=q8_0", [3], ["ab"], [("a", 3)], [("a", "q8_0", "b")], None)],
     "imatrix": path(none=True),
