@@ -242,6 +242,40 @@ def test_after_a_fork():
     assert run_python(code) == "2\n"
 
 
+@pytest.mark.parametrize("kind", ["generate", "stream"])
+def test_the_interpreter_ends_while_an_asynchronous_request_runs(kind):
+    """Nobody awaits or cancels it; it is ended, not waited for."""
+    code = """
+        import asyncio
+        spec = nextn.Speculator(DEMO, n_ctx=65536, n_threads=1)
+        begun, waited, decode = [0], [], spec.ctx_tgt.decode
+        def counted(*args, **options):
+            begun[0] += 1
+            if waited and begun[0] - waited[0] > 3000:
+                os._exit(3)  # it is waited for
+            return decode(*args, **options)
+        spec.ctx_tgt.decode = counted
+        asynchronous = nextn.AsyncSpeculator(spec)
+        async def read():
+            work = asynchronous.KIND("Once", ignore_eos=True)
+            if "KIND" == "generate":
+                await work
+            async for _ in work:
+                pass
+        def run():
+            try:
+                asyncio.run(read())
+            except (nextn.NextnError, RuntimeError):  # asyncio's own: it cannot schedule anything any more
+                pass
+        threading.Thread(target=run, daemon=True).start()
+        while begun[0] < 20:
+            time.sleep(0.01)
+        print("end", flush=True)
+        waited.append(begun[0])
+        """
+    assert run_python(code.replace("KIND", kind)) == "end\n"
+
+
 def test_the_interpreter_ends_with_live_objects():
     code = """
         spec = nextn.Speculator(DEMO, n_threads=1)
