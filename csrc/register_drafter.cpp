@@ -64,6 +64,12 @@ static bool resume(const Drafter & drafter_ref, const Tokens & tokens, const Hid
                                       static_cast<int32_t>(tokens.values.size()), row.data);
 }
 
+static void flush(const Drafter & drafter_ref, SeqId seq_id) {
+    const LockedDrafter drafter(drafter_ref);
+    const int32_t seq = check_seq_id(drafter, seq_id);
+    compute(drafter, [&] { return -std::abs(llama_nextn_drafter_flush(drafter->drafter, seq)); });
+}
+
 static void feed(const Drafter & drafter_ref, const Tokens & tokens, SeqId seq_id) {
     const LockedDrafter drafter(drafter_ref);
     const auto n_tokens = static_cast<int64_t>(tokens.values.size());
@@ -209,6 +215,7 @@ void register_drafter(py::module_ & m) {
           "nothing changed, when the draft memory does not reach so far.");
     c.def("feed", &feed, py::arg("tokens"), py::arg("seq_id") = 0, nogil(),
           "Tell of kept tokens [n_tokens], whose hidden rows are the first n_tokens of the target's last decode.");
+    c.def("flush", &flush, py::arg("seq_id") = 0, nogil(), "Compute the rows of fed tokens that wait for a draft.");
     c.def("draft", &draft, py::arg("id_last"), py::arg("n_room"), py::arg("seq_id") = 0, nogil(),
           "Draft at most n_room tokens after id_last; none: decode plainly.");
     c.def("accept", &accept, py::arg("n_sent"), py::arg("n_accepted"), py::arg("verify_us"), py::arg("seq_id") = 0,

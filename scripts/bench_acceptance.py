@@ -52,14 +52,20 @@ class Shares:
 
         return accept_ratio(*args, saw=noted, **options)
 
+    def means(self) -> tuple[int, float, float]:
+        """How many positions, and what match and ratio accept of them."""
+        seen = np.vstack(list(self._seen.values()))
+        match, ratio = seen.mean(axis=0).tolist()
+        return len(seen), match, ratio
+
     def row(self) -> str:
         """The table's columns."""
+        n_positions, match, ratio = self.means()
         sums = [np.sum(seen, axis=0) for seen in self._seen.values()]
         counts = [len(seen) for seen in self._seen.values()]
-        match, ratio = np.sum(sums, axis=0) / sum(counts)
         gain = ratio_of_sums([1e3 * (ratio - match) for match, ratio in sums], counts)
         assert gain is not None and gain.low is not None and gain.high is not None
-        return f"{sum(counts)} | {match:.4f} | {ratio:.4f} | {gain.value:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]"
+        return f"{n_positions} | {match:.4f} | {ratio:.4f} | {gain.value:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}]"
 
 
 def main() -> None:

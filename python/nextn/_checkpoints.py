@@ -1,14 +1,15 @@
 """Places in the last prompt to which the memories can be taken back, so that the next need not be read from its start.
 
 A recurrent layer holds one state, not one per token: it can only be taken back to where a copy was made. Copies are
-made at the ends of whole chunks of the prompt. A prompt is always cut into the same chunks from its first token on, so
-what is computed behind a checkpoint is computed, bit for bit, as it would be from the start. Generated tokens were read
-in other steps, whose last bits may differ; they are read again as part of the next prompt.
+made at the ends of whole chunks of the prompt. Where a chunk ends depends on its tokens and its beginning alone, so
+prompts that begin the same are cut the same there, and what is computed behind a checkpoint is computed, bit for bit,
+as it would be from the start. Generated tokens were read in other steps, whose last bits may differ; they are read
+again as part of the next prompt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,10 @@ import numpy as np
 
 from nextn.drafting import IntArray
 
-__all__ = ["Checkpoint", "Checkpoints"]
+__all__ = ["Checkpoint", "Checkpoints", "end_of_chunk"]
+
+# A shorter chunk costs more, for each of its tokens, than it saves when a prompt is taken up again.
+_SHORTEST = 128
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,24 @@ class Checkpoint:
     n_past: int
     target: bytes  # state of the target's recurrent layers
     drafter: Any  # what the drafter says it needs
+
+
+def end_of_chunk(prompt: IntArray, start: int, n_most: int, eog_tokens: Collection[int]) -> tuple[int, bool]:
+    """Where the chunk that begins at start ends: behind a turn's last token, as that is where the next prompt differs.
+
+    Args:
+        prompt: The whole prompt [n_prompt].
+        start: 0, or the end of a whole chunk.
+        n_most: Tokens that a chunk has at most.
+        eog_tokens: Those that end a turn.
+
+    Returns:
+        The end, and whether the chunk is whole: it ends there in every prompt that is the same up to there.
+    """
+    first = start + _SHORTEST - 1
+    turns = np.flatnonzero(np.isin(prompt[first : start + n_most], list(eog_tokens)))
+    end = min(start + n_most, len(prompt))
+    return (first + int(turns[0]) + 1, True) if turns.size else (end, end == start + n_most)
 
 
 class Checkpoints:

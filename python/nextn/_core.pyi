@@ -340,6 +340,10 @@ class Drafter:
         """
         Tell of kept tokens [n_tokens], whose hidden rows are the first n_tokens of the target's last decode.
         """
+    def flush(self, seq_id: int = 0) -> None:
+        """
+        Compute the rows of fed tokens that wait for a draft.
+        """
     def q(self, seq_id: int = 0) -> list[tuple[numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.float32]]]:
         """
         Ids and probabilities that each token of the last draft was drawn from; empty when they were not drawn.

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import suppress
+from queue import SimpleQueue
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from nextn._openai import Json
 from nextn.chat import Message
@@ -26,6 +29,49 @@ __all__ = ["AsyncSpeculator"]
 
 T = TypeVar("T")
 _END = object()
+_Jobs: TypeAlias = "SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None]"
+
+
+class _Worker:
+    """A thread that does one job after the other; unlike an executor's it does not keep the interpreter from ending."""
+
+    def __init__(self) -> None:
+        self._jobs: _Jobs = SimpleQueue()
+        self._thread = threading.Thread(target=_work, args=(self._jobs,), name="nextn", daemon=True)
+        self._thread.start()
+        weakref.finalize(self, self._jobs.put, None).atexit = False
+
+    @property
+    def ident(self) -> int | None:
+        """Identifier of the thread."""
+        return self._thread.ident
+
+    def submit(self, work: Callable[[], T]) -> Future[T]:
+        """Put a job in the queue."""
+        job: Future[T] = Future()
+        self._jobs.put((job, work))
+        return job
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread has jobs to do, or may get some."""
+        return self._thread.is_alive()
+
+    def shutdown(self) -> None:
+        """Let the thread end behind the jobs that it has."""
+        self._jobs.put(None)
+
+
+def _work(jobs: _Jobs) -> None:
+    """Do jobs until there is a None among them."""
+    while (entry := jobs.get()) is not None:
+        job, work = entry
+        if job.set_running_or_notify_cancel():
+            try:
+                job.set_result(work())
+            except BaseException as error:  # whatever it is, who awaits it gets it
+                job.set_exception(error)
+        del entry, job, work  # nothing is kept alive while it waits
 
 
 class AsyncSpeculator:
@@ -44,7 +90,7 @@ class AsyncSpeculator:
             raise TypeError(f"AsyncSpeculator() takes no options for a Speculator that is made: {', '.join(options)}")
         self._owned = not isinstance(model, Speculator)
         self._sync = model if isinstance(model, Speculator) else Speculator(model, **options)
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="nextn")
+        self._worker = _Worker()
         self._closed = False
 
     @property
@@ -83,9 +129,9 @@ class AsyncSpeculator:
     async def close(self) -> None:
         """End all requests with ClosedError, and close the Speculator when it was made here. May be called twice."""
         self._closed = True
-        self._worker.shutdown(wait=False)  # those that wait run into the check
-        while any(thread.is_alive() for thread in self._worker._threads):
-            self._sync._cancel_in(self._worker_thread())
+        self._worker.shutdown()  # requests that wait run into the check
+        while self._worker.is_alive:
+            self._sync._cancel_in(self._worker.ident)
             await asyncio.sleep(0.005)
         if self._owned:
             await asyncio.to_thread(self._sync.close)
@@ -159,9 +205,5 @@ class AsyncSpeculator:
     async def _stop(self, job: Future[Any]) -> None:
         """End a request that is not done: take it out of the queue, or cancel it and wait until it is out."""
         while not job.done() and not job.cancel():
-            self._sync._cancel_in(self._worker_thread())
+            self._sync._cancel_in(self._worker.ident)
             await asyncio.sleep(0.005)
-
-    def _worker_thread(self) -> int | None:
-        """Identifier of the worker."""
-        return next((thread.ident for thread in self._worker._threads), None)

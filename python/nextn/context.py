@@ -20,6 +20,7 @@ Outputs: TypeAlias = Literal["all", "last", "none"]
 HiddenTap: TypeAlias = Literal["auto", "post", "pre"]
 
 _INT32_MAX = 2**31 - 1
+_MOST_SEQUENCES, _MOST_THREADS = 256, 512  # the engine's
 
 
 class Context:
@@ -88,9 +89,9 @@ class Context:
             n_ctx=check_int("n_ctx", n_ctx, 0, _INT32_MAX),
             n_batch=check_int("n_batch", n_batch, 1, _INT32_MAX),
             n_ubatch=check_int("n_ubatch", n_ubatch, 1, _INT32_MAX),
-            n_seq_max=check_int("n_seq_max", n_seq_max, 1, _INT32_MAX),
-            n_threads=check_int("n_threads", n_threads, 1, _INT32_MAX),
-            n_threads_batch=check_int("n_threads_batch", n_threads_batch, 1, _INT32_MAX),
+            n_seq_max=check_int("n_seq_max", n_seq_max, 1, _MOST_SEQUENCES),
+            n_threads=check_int("n_threads", n_threads, 1, _MOST_THREADS),
+            n_threads_batch=check_int("n_threads_batch", n_threads_batch, 1, _MOST_THREADS),
             type_k=type_k,
             type_v=type_v,
             flash_attn={"auto": "auto", True: "on", False: "off"}[flash_attn],

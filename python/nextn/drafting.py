@@ -242,6 +242,7 @@ class HeadDrafter:
 
     def prefill(self, tokens: IntArray) -> None:
         """Take the rows of a chunk of the prompt; the row of its last token is kept for the token that follows."""
+        self._core.flush()  # so that resume() can come back to the end of the chunk before
         self._core.feed(tokens)
 
     def draft(self, id_last: int, n_past: int, n_room: int) -> IntArray:

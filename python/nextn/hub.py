@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 from nextn.errors import MissingExtraError, ModelFileError, NextnError
-from nextn.options import check_bool, check_text
+from nextn.options import check_bool, check_path, check_text
 
 __all__ = ["download", "parse_hf"]
 
@@ -58,6 +58,8 @@ def download(
     for name, value in (("filename", filename), ("quant", quant), ("revision", revision)):
         if value is not None:
             check_text(name, value)
+    if cache_dir is not None:
+        check_path("cache_dir", cache_dir)
     if filename is not None and quant is not None:
         raise ValueError("filename and quant exclude each other")
     hub = _import_hub()

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from nextn import _core
 from nextn._workers import check_rpc_servers
 from nextn.gguf.verification import check_loadable
-from nextn.options import check_bool, check_int, name_unknown_keywords
+from nextn.options import check_bool, check_int, check_path, check_progress, name_unknown_keywords
 
 __all__ = ["Model", "ProgressCallback", "TokenIds"]
 
@@ -60,8 +60,9 @@ class Model:
         rpc_servers: Sequence[str] = (),
         progress: ProgressCallback | None = None,
     ) -> None:
-        if progress is not None and not callable(progress):
-            raise TypeError(f"progress must be callable or None, not {type(progress).__name__}")
+        if not isinstance(path, bytes):
+            check_path("path", path)
+        check_progress(progress)
         servers = check_rpc_servers(rpc_servers)
         self._path = os.fsdecode(path)
         _check_before_loading(self._path)

@@ -33,6 +33,8 @@ __all__ = [
     "check_int",
     "check_logit_bias",
     "check_number",
+    "check_path",
+    "check_progress",
     "check_stop",
     "check_template_kwargs",
     "check_text",
@@ -82,6 +84,18 @@ def check_bool(name: str, value: object) -> bool:
     if not _is_bool(value):
         raise TypeError(f"{name} must be True or False, not {_shown(value)}")
     return bool(value)
+
+
+def check_path(name: str, value: object) -> None:
+    """Accept a string or another object that stands for a path; whether the file is there others say."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name} must be a path (a string or an os.PathLike), not {_shown(value)}")
+
+
+def check_progress(value: object) -> None:
+    """Accept a function to call, or None."""
+    if value is not None and not callable(value):
+        raise TypeError(f"progress must be callable or None, not {_shown(value)}")
 
 
 def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
@@ -198,12 +212,14 @@ def _shown(value: object) -> str:
 
 def name_unknown_keywords(function: F) -> F:
     """Make the TypeError for an unknown keyword name the nearest known one; the signature stays as it is."""
-    known = [p.name for p in inspect.signature(function).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    parameters = list(inspect.signature(function).parameters.values())
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    by_name_too = [p.name for p in parameters[1:] if p.kind is p.POSITIONAL_OR_KEYWORD]
     owner = function.__qualname__.removesuffix(".__init__")
 
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
-        refuse_unknown(owner, kwargs, known)
+        refuse_unknown(owner, [name for name in kwargs if name not in by_name_too], known)
         return function(*args, **kwargs)
 
     return checked  # type: ignore[return-value]
@@ -386,8 +402,7 @@ class GenerateParams(SamplingParams):
         _set(self, "ignore_eos", check_bool("ignore_eos", self.ignore_eos))
         if self.logprobs is not None:
             _set(self, "logprobs", check_int("logprobs", self.logprobs, 0, 100))
-        if self.progress is not None and not callable(self.progress):
-            raise TypeError(f"progress must be callable or None, not {_shown(self.progress)}")
+        check_progress(self.progress)
 
     @classmethod
     def of(cls, owner: str, options: Mapping[str, Any]) -> Self:

@@ -17,7 +17,9 @@ from time import perf_counter
 from types import TracebackType
 from typing import Any, Literal
 
-from nextn._checkpoints import Checkpoint, Checkpoints
+import numpy as np
+
+from nextn._checkpoints import Checkpoint, Checkpoints, end_of_chunk
 from nextn._forms import Forms
 from nextn._setup import check_draft, check_exact, choose_n_ctx, make_pair, open_model
 from nextn._state import Emitted, State
@@ -62,8 +64,8 @@ class Speculator(Forms):
         exact: Refuse to speculate where a verified token could differ in one bit from a decoded one, instead of
             speculating all the same.
         ctx_checkpoints: Most places in a prompt to keep, from which the next prompt can go on when it begins the same;
-            each holds a copy of the model's recurrent state. They lie at multiples of n_ubatch tokens. 0 reads every
-            prompt from its start. The answer is the same.
+            each holds a copy of the model's recurrent state. They lie behind the turns of a conversation, 128 to
+            n_ubatch tokens apart. 0 reads every prompt from its start. The answer is the same.
         chat_template: A chat template (Jinja) to use instead of the file's.
 
     Raises:
@@ -239,15 +241,16 @@ class Speculator(Forms):
         """Read the prompt in chunks, the drafter following each, and choose the first token."""
         # One ubatch per decode: the engine cuts a longer batch differently when it keeps snapshots to roll back to, and
         # the target's numbers must not depend on whether something drafts.
-        n_prompt, n_chunk = len(state.prompt), min(self._ctx_tgt.n_batch, self._ctx_tgt.n_ubatch)
-        for start in range(state.n_past, n_prompt, n_chunk):
-            chunk = state.prompt[start : start + n_chunk]
-            state.n_past += len(chunk)
+        n_prompt, n_most = len(state.prompt), min(self._ctx_tgt.n_batch, self._ctx_tgt.n_ubatch)
+        while state.n_past < n_prompt:
+            end, is_whole = end_of_chunk(state.prompt, state.n_past, n_most, self._model.eog_tokens)
+            chunk = state.prompt[state.n_past : end]
+            state.n_past = end
             self._ctx_tgt.decode(chunk, outputs="last" if state.n_past == n_prompt else "none")
             state.counters.lap("prompt")
             self._drafter.prefill(chunk)
             state.counters.lap("prompt_draft")
-            if len(chunk) == n_chunk:
+            if is_whole:
                 self._save_checkpoint(state.n_past)
             if state.progress is not None and state.progress(state.n_past, n_prompt) is False:
                 raise CancelledError("reading the prompt was cancelled: progress returned False")

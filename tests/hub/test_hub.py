@@ -57,6 +57,15 @@ def test_without_a_network_the_cache_is_used(hub, run, demo):
     assert "someone/models has no file that matches 'other.gguf'; it has demo-Q8_0.gguf" in err
 
 
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_progress_bar_when_it_is_asked_for(hub, run, demo, wanted):
+    hub.files = {"demo-Q8_0.gguf": demo}
+    # without this variable tqdm shows its bars on terminals only
+    code, out, err = run(code=load(f"progress_bar={wanted}"), TQDM_POSITION="-1")
+    assert (code, out) == (0, "qwen35 3072\n")
+    assert ("demo-Q8_0.gguf" in err and "%" in err) if wanted else err == ""
+
+
 @pytest.mark.slow  # huggingface_hub tries again for 20 seconds
 def test_a_hub_that_does_not_answer(hub, run, demo):
     hub.files = {"demo-Q8_0.gguf": demo}

@@ -70,6 +70,76 @@ def test_in_the_middle_of_a_prompt(demo, expected, long_prompt):
         check(spec, demo, expected)
 
 
+def test_in_the_middle_of_one_decode(demo, expected):
+    """A prompt that is one decode of one ubatch: only the abort callback can end it before its end."""
+    prompt = np.random.default_rng(0).integers(10, 3000, 4000).tolist()
+    sizes = {"n_ctx": 4096, "n_batch": 4096, "n_ubatch": 4096, "n_threads": 1}
+    with Speculator(demo, draft=FIXED, ctx_checkpoints=0, **sizes) as spec:
+        start = time.process_time()
+        spec.generate(prompt, max_tokens=1)
+        whole = time.process_time() - start
+        left = []
+        for _ in range(5):
+            error, ended = [], []
+
+            def read(error=error, ended=ended):
+                try:
+                    spec.generate(prompt, max_tokens=1)
+                except CancelledError as caught:
+                    error.append(caught)
+                ended.append(time.process_time())
+
+            start = time.process_time()
+            reader = threading.Thread(target=read)
+            reader.start()
+            while time.process_time() - start < whole / 4:
+                time.sleep(0.001)
+            assert spec.cancel() is True
+            asked = time.process_time()
+            reader.join()
+            assert len(error) == 1
+            left.append(ended[0] - asked)
+        # the processor's time, so that other work on the machine does not count
+        assert np.median(left) < 0.3, (left, whole)
+        assert max(left) < whole / 4, (left, whole)  # three quarters were left
+    with Speculator(demo, draft=FIXED, **SIZES) as spec:
+        check(spec, demo, expected)
+
+
+def test_within_one_step(demo, expected, monkeypatch):
+    """After cancel() came back at most one more decode is begun, of the target or of the head."""
+    prompt = chat_prompt(demo, heldout_prompts()[1])
+    with Speculator(demo, draft=FIXED, **SIZES) as spec:
+        begun = [0]
+
+        def counted(call):
+            def counting(*args, **options):
+                begun[0] += 1
+                return call(*args, **options)
+
+            return counting
+
+        for owner, name in ((spec.ctx_tgt, "decode"), (spec._drafter, "draft"), (spec._drafter, "prefill")):
+            monkeypatch.setattr(owner, name, counted(getattr(owner, name)))
+        for n_before in (1, 2, 3, 5, 8, 13, 21, 34, 55, 89):
+            begun[0], asked = 0, []
+
+            def cancel(n_before=n_before, asked=asked):
+                while begun[0] < n_before:
+                    time.sleep(0)
+                if spec.cancel():
+                    asked.append(begun[0])
+
+            canceller = threading.Thread(target=cancel)
+            canceller.start()
+            with pytest.raises(CancelledError):
+                spec.generate(prompt, max_tokens=900, ignore_eos=True)
+            canceller.join()
+            assert begun[0] - asked[0] <= 1
+        monkeypatch.undo()
+        check(spec, demo, expected)
+
+
 def test_between_two_chunks(demo, expected):
     with Speculator(demo, draft=FIXED, **SIZES) as spec:
         stream = spec.stream(chat_prompt(demo, heldout_prompts()[1]), max_tokens=40)
@@ -170,6 +240,40 @@ def test_after_a_fork():
         busy.join()
         """
     assert run_python(code) == "2\n"
+
+
+@pytest.mark.parametrize("kind", ["generate", "stream"])
+def test_the_interpreter_ends_while_an_asynchronous_request_runs(kind):
+    """Nobody awaits or cancels it; it is ended, not waited for."""
+    code = """
+        import asyncio
+        spec = nextn.Speculator(DEMO, n_ctx=65536, n_threads=1)
+        begun, waited, decode = [0], [], spec.ctx_tgt.decode
+        def counted(*args, **options):
+            begun[0] += 1
+            if waited and begun[0] - waited[0] > 3000:
+                os._exit(3)  # it is waited for
+            return decode(*args, **options)
+        spec.ctx_tgt.decode = counted
+        asynchronous = nextn.AsyncSpeculator(spec)
+        async def read():
+            work = asynchronous.KIND("Once", ignore_eos=True)
+            if "KIND" == "generate":
+                await work
+            async for _ in work:
+                pass
+        def run():
+            try:
+                asyncio.run(read())
+            except (nextn.NextnError, RuntimeError):  # asyncio's own: it cannot schedule anything any more
+                pass
+        threading.Thread(target=run, daemon=True).start()
+        while begun[0] < 20:
+            time.sleep(0.01)
+        print("end", flush=True)
+        waited.append(begun[0])
+        """
+    assert run_python(code.replace("KIND", kind)) == "end\n"
 
 
 def test_the_interpreter_ends_with_live_objects():

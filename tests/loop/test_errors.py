@@ -15,6 +15,7 @@ import nextn
 import numpy as np
 import pytest
 from engine import DEMO, SIZES
+from nextn import gguf, quantize
 from nextn.errors import ClosedError, NextnError
 from nextn.options import ChatParams, DraftParams, GenerateParams, SamplingParams
 
@@ -23,20 +24,27 @@ NO_NUMBERS = ["3", b"3", None, [3], {"a": 3}, 1j, object()]
 NOT_FINITE = [NAN, INF, -INF, np.float32("nan"), np.float64("-inf")]
 
 
+def within(low, high, wrong):
+    """The same, with the limits that the message has to name."""
+    return [(value, error, low, *([] if high is None else [high])) for value, error in wrong]
+
+
 def whole(low, high=2**31 - 1, *, none=False):
     """Wrong values of an integer argument: of a wrong type, and out of low..high."""
     types = [value for value in NO_NUMBERS if not (none and value is None)]
     wrong = [(value, TypeError) for value in [*types, 1.0, True, np.float32(2), np.bool_(True)]]
     wrong += [(value, TypeError) for value in NOT_FINITE]
     wrong += [(value, ValueError) for value in (low - 1, -HUGE)]
-    return wrong if high is None else wrong + [(value, ValueError) for value in (high + 1, HUGE)]
+    wrong += [] if high is None else [(value, ValueError) for value in (high + 1, HUGE)]
+    return within(low, high, wrong)
 
 
 def number(low, high):
     """Wrong values of a number."""
     wrong = [(value, TypeError) for value in [*NO_NUMBERS, True]]
     wrong += [(value, ValueError) for value in [*NOT_FINITE, low - 1, HUGE**20]]
-    return wrong if high is None else wrong + [(value, ValueError) for value in (high + 1, HUGE)]
+    wrong += [] if high is None else [(value, ValueError) for value in (high + 1, HUGE)]
+    return within(low, high, wrong)
 
 
 def flag():
@@ -54,6 +62,11 @@ def string(*, empty=True):
     """Wrong values of a string."""
     wrong = [(value, TypeError) for value in (3, b"x", ["x"], {"x": 1}, 1.5)]
     return [*wrong, ("", ValueError), (" \n", ValueError)] if empty else wrong
+
+
+def path(*, none=False):
+    """Wrong values of a path."""
+    return [(value, TypeError) for value in (3, 1.5, NAN, True, [DEMO], {"a": 1}, object(), *([] if none else [None]))]
 
 
 DRAFT = {
@@ -108,13 +121,29 @@ SPECULATOR = {
     "ctx_checkpoints": whole(0, 1024),
     "chat_template": [(v, TypeError) for v in (3, b"x", ["x"])],
 }
+RPC_SERVERS = [
+    *((v, TypeError) for v in ("127.0.0.1:1", 5, NAN, {"a:1": 2}, [5], [None], [b"a:1"])),
+    *(([v], ValueError) for v in ("", "here", "here:", ":1", "here:0", "here:65536", "a:1,b:2", "[::1]:5", "a:-1")),
+]
 MODEL = {
     "n_gpu_layers": whole(-1),
     "use_mmap": flag(),
     "use_mlock": flag(),
     "check_tensors": flag(),
     "load_nextn": flag(),
+    "rpc_servers": [*RPC_SERVERS, (None, TypeError)],
     "progress": [(v, TypeError) for v in (3, "print")],
+}
+PLACEMENT = {"n_gpu_layers": whole(-1, none=True), "rpc_servers": RPC_SERVERS}  # of a Speculator, for paths
+FILES = {"path": path(), "out": path(), "progress": MODEL["progress"]}
+QUANTIZE = {
+    **FILES,
+    "type": [(3, TypeError), (None, TypeError), ("Q9", ValueError), ("", ValueError)],
+    "recipe": one_of(),
+    "tensor_types": [(v, TypeError) for v in (3, "a=q8_0", [3], ["ab"], [("a", 3)], [("a", "q8_0", "b")], None)],
+    "imatrix": path(none=True),
+    "allow_requantize": flag(),
+    "n_threads": whole(1, 512, none=True),
 }
 HUB = {
     "repo_id": string(),
@@ -123,6 +152,7 @@ HUB = {
     "revision": string(),
     "local_files_only": flag(),
     "progress_bar": flag(),
+    "cache_dir": path(none=True),
 }
 CONTEXT = {
     "n_ctx": whole(0),
@@ -167,6 +197,11 @@ def spec(demo):
         assert spec.generate("Once", max_tokens=8).tokens == before  # after all of this
 
 
+def called(function, **usual):
+    """A call of a function with what is given instead of the usual."""
+    return lambda demo, spec, **given: function(**{**usual, **given})
+
+
 CALLS = {
     "DraftParams": (DRAFT, lambda demo, spec, **given: DraftParams(**given)),
     "SamplingParams": (SAMPLING, lambda demo, spec, **given: SamplingParams(**given)),
@@ -183,6 +218,8 @@ CALLS = {
         lambda demo, spec, **given: spec.create_chat_completion(USER, **{"logprobs": True, **given}),
     ),
     "Speculator": (SPECULATOR, lambda demo, spec, **given: nextn.Speculator(demo, **{"n_ctx": 512, **given})),
+    "Speculator of a path": (PLACEMENT, lambda demo, spec, **given: nextn.Speculator(DEMO, n_ctx=512, **given)),
+    "Model of": ({"path": path()}, lambda demo, spec, path: nextn.Model(path)),
     "Model": (MODEL, lambda demo, spec, **given: nextn.Model(DEMO, **given)),
     "from_pretrained": (
         HUB,
@@ -190,6 +227,19 @@ CALLS = {
             **{"repo_id": "a/b", "local_files_only": True, **given}
         ),
     ),
+    "verify": ({"path": path(), "load": flag()}, called(nextn.verify, path=DEMO)),
+    "inspect": ({"path": path()}, called(gguf.inspect)),
+    "read_header": ({"path": path()}, called(gguf.read_header)),
+    "check_loadable": ({"path": path()}, called(gguf.check_loadable)),
+    "extract_head": (FILES, called(gguf.extract_head, path=DEMO, out="/nowhere/at/all")),
+    "graft_head": ({**FILES, "head": path()}, called(gguf.graft_head, path=DEMO, head=DEMO, out="/nowhere/at/all")),
+    "quantize": (
+        {name: wrong for name, wrong in QUANTIZE.items() if name != "type"},
+        called(quantize.quantize, path=DEMO, out="/nowhere/at/all", type_name="Q8_0"),
+    ),
+    "make_plan": ({"type": QUANTIZE["type"]}, lambda demo, spec, type: quantize.make_plan(DEMO, type)),  # noqa: A006
+    "read_imatrix": ({"path": path()}, called(quantize.read_imatrix)),
+    "Server": ({"model": path(none=True), "draft_model": path(none=True)}, called(nextn.Server)),
     "Context": (CONTEXT, lambda demo, spec, **given: nextn.Context(demo, **{"n_ctx": 512, **given})),
     "prompt": ({"prompt": TOKENS}, lambda demo, spec, prompt: spec.generate(prompt)),
     "completion prompt": ({"prompt": TOKENS}, lambda demo, spec, prompt: spec.create_completion(prompt)),
@@ -197,15 +247,15 @@ CALLS = {
     "completion messages": ({"messages": MESSAGES}, lambda demo, spec, messages: spec.create_chat_completion(messages)),
 }
 ALL = [
-    pytest.param(call, name, value, error, id=f"{call}-{name}-{value!r}"[:80])
+    pytest.param(call, name, value, error, limits, id=f"{call}-{name}-{value!r}"[:80])
     for call, (table, _) in CALLS.items()
     for name, wrong in table.items()
-    for value, error in wrong
+    for value, error, *limits in wrong
 ]
 
 
-@pytest.mark.parametrize(("call", "name", "value", "error"), ALL)
-def test_wrong_value(demo, spec, call, name, value, error):
+@pytest.mark.parametrize(("call", "name", "value", "error", "limits"), ALL)
+def test_wrong_value(demo, spec, call, name, value, error, limits):
     with pytest.raises((TypeError, ValueError)) as caught:
         result = CALLS[call][1](demo, spec, **{name: value})
         if hasattr(result, "close"):
@@ -215,9 +265,20 @@ def test_wrong_value(demo, spec, call, name, value, error):
     assert name in text
     shown = text.partition(name)[2]
     assert " must " in shown or "exclude" in shown or "is no text file" in shown, text  # what is allowed
+    for limit in limits:
+        assert str(limit) in shown, text
     if isinstance(value, (int, float, str)) and value not in ("", " \n") and not isinstance(value, bool):
         short = repr(value)[:40].removeprefix("np.float32(").removeprefix("np.float64(").rstrip(")")
         assert short.strip("'") in text or type(value).__name__ in text, text  # the value, or its type
+
+
+def test_the_first_argument_may_be_named():
+    with nextn.Model(path=DEMO) as model, nextn.Context(model=model, n_ctx=64) as context:
+        assert context.n_ctx >= 64
+    with nextn.Speculator(model=DEMO, n_ctx=64) as spec, pytest.raises(TypeError, match="did you mean 'n_ctx'"):
+        nextn.Speculator(model=spec.model, nctx=3)
+    with pytest.raises(nextn.ModelFileError):
+        nextn.Server(model="/nowhere/at/all")
 
 
 def test_there_are_enough():
@@ -234,7 +295,7 @@ def test_every_option_is_tried():
     assert set(DRAFT) == {field.name for field in fields(DraftParams)}
     assert set(GENERATE) == {field.name for field in fields(GenerateParams)}
     assert {*GENERATE, *CHAT} == {field.name for field in fields(ChatParams)}
-    assert keywords(nextn.Speculator.__init__) - set(SPECULATOR) == {"n_gpu_layers"}  # for paths, as in MODEL
+    assert keywords(nextn.Speculator.__init__) == {*SPECULATOR, *PLACEMENT}
     assert keywords(nextn.Model.__init__) == set(MODEL)
     assert keywords(nextn.Context.__init__) - set(CONTEXT) == {"imatrix"}  # nextn.quantize's own
 

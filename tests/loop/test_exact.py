@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 from engine import DEMO, SIZES, chat_prompt, corrupted, heldout_prompts, plain
@@ -74,3 +76,31 @@ def test_nothing_that_drafts_changes_a_token(case):
     assert max(rates[0.0]) == 0.0
     assert min(rates[1.0]) == 1.0
     assert 0.1 < np.mean(rates[0.5]) < np.mean(rates[0.9]) < 1.0
+
+
+def test_two_that_draft_over_one_model_at_the_same_time(case):
+    """Greedy and drawn, each in its thread: what each gives alone."""
+    model, cases = case
+    prompts = [prompt for prompt, _ in cases]
+    asked = [{}, {"temperature": 1.0, "seed": 3}]
+
+    def read(options, out, meet=None):
+        with Speculator(model, draft=DraftParams(n_max=4, adaptive=False), **SIZES) as spec:
+            for prompt in prompts:
+                if meet:
+                    meet.wait()  # so that every request has another beside it
+                out.append(spec.generate(prompt, max_tokens=48, **options).tokens)
+
+    alone, together = [[], []], [[], []]
+    for options, out in zip(asked, alone, strict=True):
+        read(options, out)
+    meet = threading.Barrier(2, timeout=300)
+    readers = [
+        threading.Thread(target=read, args=(options, out, meet)) for options, out in zip(asked, together, strict=True)
+    ]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    assert together == alone
+    assert together[0] == [result.tokens for _, result in cases]

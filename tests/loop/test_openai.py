@@ -12,6 +12,8 @@ from nextn.drafting import ScriptedDrafter
 from nextn.model import Model
 from nextn.options import DraftParams
 from nextn.speculator import Speculator
+from openai.types import Completion
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from test_generation import force_script
 
 MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
@@ -98,6 +100,40 @@ def test_streams_add_up(spec):
     assert deltas[-1] == {}
     assert "".join(delta.get("content", "") for delta in deltas) == whole["choices"][0]["message"]["content"]
     assert pieces[-1]["choices"][0]["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize("options", [{}, {"logprobs": 2}], ids=["text", "logprobs"])
+def test_openais_own_types_take_the_results(spec, options):
+    """Its package's models, strictly: a missing key, an unknown word or a wrong type is an error."""
+    asked = {"max_tokens": 20, **options}
+    whole = spec.create_completion("The first planets are", **asked)
+    assert Completion.model_validate(whole, strict=True).choices[0].text == whole["choices"][0]["text"]
+    pieces = spec.create_completion(
+        "The first planets are", stream=True, stream_options={"include_usage": True}, **asked
+    )
+    # a completion's type has no word for "not finished yet", which OpenAI sends as null all the same
+    texts = [Completion.model_validate(finished(piece), strict=True) for piece in pieces]
+    assert "".join(choice.text for text in texts for choice in text.choices) == whole["choices"][0]["text"]
+    assert texts[-1].usage.completion_tokens == whole["usage"]["completion_tokens"]
+
+    asked = {"max_tokens": 20, **({"logprobs": True, "top_logprobs": 2} if options else {})}
+    whole = spec.create_chat_completion(MESSAGES, **asked)
+    read = ChatCompletion.model_validate(whole, strict=True)
+    assert read.choices[0].message.content == whole["choices"][0]["message"]["content"]
+    assert (read.choices[0].logprobs is not None) == bool(options)
+    chunks = [
+        ChatCompletionChunk.model_validate(piece, strict=True)
+        for piece in spec.create_chat_completion(MESSAGES, stream=True, stream_options={"include_usage": True}, **asked)
+    ]
+    text = "".join(choice.delta.content or "" for chunk in chunks for choice in chunk.choices)
+    assert text == read.choices[0].message.content
+    assert chunks[-1].usage.completion_tokens == whole["usage"]["completion_tokens"]
+
+
+def finished(piece):
+    """With a word for what is not finished."""
+    choices = [{**choice, "finish_reason": choice["finish_reason"] or "stop"} for choice in piece["choices"]]
+    return {**piece, "choices": choices}
 
 
 def test_token_ids_of_a_bias_may_be_strings(demo, spec):

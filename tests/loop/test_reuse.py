@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from engine import DEMO, SIZES, heldout_prompts
-from nextn._checkpoints import Checkpoint, Checkpoints
+from nextn._checkpoints import Checkpoint, Checkpoints, end_of_chunk
 from nextn.errors import DecodeError
 from nextn.model import Model
 from nextn.options import DraftParams
@@ -121,6 +121,56 @@ def test_a_request_that_ended_early_spoils_nothing(demo, monkeypatch):
         assert answer(spec, prompt) == (expected, 256)
         spec.ctx_tgt.seq_rm(0, -1, -1)  # somebody empties the memory
         assert answer(spec, prompt) == (expected, 0)
+
+
+@pytest.mark.parametrize("draft", [FIXED, DraftParams(), None], ids=["head", "adaptive head", "plain"])
+def test_a_conversation_at_the_default_sizes(demo, draft):
+    """Each turn goes on behind the last question, also in a conversation that is shorter than a chunk."""
+    messages, end, n_short = [], 0, 0
+    n_after = len(demo.tokenize("\n<|im_start|>assistant\n", parse_special=True))
+
+    def same(spec, asked, **options):
+        with Speculator(demo, draft=draft, n_threads=1, **options) as fresh:
+            expected = answer(fresh, asked, max_tokens=40)[0]
+        got, n_kept = answer(spec, asked, max_tokens=40)
+        n_compared = 3 if draft == DraftParams() else 4  # its drafts depend on the clock
+        assert got[:n_compared] == expected[:n_compared]
+        return got, n_kept
+
+    with Speculator(demo, draft=draft, n_threads=1) as spec:
+        for text in heldout_prompts()[:5]:
+            messages.append({"role": "user", "content": f"{text} Explain it, {'and then once more, ' * 20}slowly."})
+            got, n_kept = same(spec, messages)
+            assert n_kept == end
+            n_short += 0 < n_kept < 512
+            same(spec, [*messages[:-1], {"role": "user", "content": "No. " + text}], ctx_checkpoints=0)
+            again = spec.chat(messages, max_tokens=1).stats
+            end = again.prompt_tokens - n_after
+            messages.append({"role": "assistant", "content": got[0]})
+    assert n_short >= 2
+    assert again.prompt_tokens > 600
+
+
+def test_where_chunks_end():
+    prompt = np.full(2000, 7, np.int32)
+    prompt[[100, 127, 130, 400, 1200]] = 3
+
+    def ends(prompt, n_most, start=0):
+        found = []
+        while start < len(prompt):
+            start, is_whole = end_of_chunk(prompt, start, n_most, {3, 4})
+            found.append((start, is_whole))
+        return found
+
+    whole = ends(prompt, 512)
+    assert whole == [(128, True), (401, True), (913, True), (1201, True), (1713, True), (2000, False)]
+    assert ends(prompt, 64) == [*((n, True) for n in range(64, 1985, 64)), (2000, False)]
+    for n in range(1, 2000, 9):  # of a prompt that is the same up to there
+        assert (
+            ends(prompt[:n], 512)[:-1] == [place for place in whole if place[0] <= n][: len(ends(prompt[:n], 512)) - 1]
+        )
+    for start, _ in whole[:-1]:
+        assert ends(prompt, 512, start) == [place for place in whole if place[0] > start]
 
 
 def test_how_many_are_kept(demo):

@@ -6,10 +6,12 @@ import json
 
 import numpy as np
 import pytest
+from bench_acceptance import BEGINNINGS, Shares
 from engine import DEMO, SIZES, chat_prompt, corrupted, heldout_prompts, plain
 from nextn import Context, DraftParams, GrammarError, Model, Speculator
 from nextn.drafting import ScriptedDrafter
 from nextn.sampling import Grammar
+from nextn.sampling.chain import Chain
 
 SCHEMA = {
     "type": "object",
@@ -68,6 +70,48 @@ def test_ratio_accepts_more_than_match_where_the_text_is_open(demo):
     assert rates["ratio"] > rates["match"] + 0.02
 
 
+@pytest.mark.parametrize(
+    "options", [{"accept": "ratio"}, {"accept": "match"}, {"accept": "ratio", "top_k": 20, "repeat_penalty": 1.1}]
+)
+def test_the_chain_is_applied_once_for_each_position(demo, spec, options, monkeypatch):
+    """Under both rules: to adjust the logits, and to cut them."""
+    counts = {"adjusted": 0, "distribution": 0}
+
+    def counted(name, call):
+        def counting(*args):
+            counts[name] += 1
+            return call(*args)
+
+        return counting
+
+    for name in counts:
+        monkeypatch.setattr(Chain, name, counted(name, getattr(Chain, name)))
+    n_tokens = n_rejected = 0
+    for seed, text in enumerate(PROMPTS):
+        result = spec.generate(
+            chat_prompt(demo, text), max_tokens=60, ignore_eos=True, temperature=1.2, seed=seed, **options
+        )
+        n_tokens += len(result.tokens)
+        n_rejected += result.stats.draft_n - result.stats.draft_n_accepted
+    assert n_rejected > 0
+    assert counts == {"adjusted": n_tokens, "distribution": n_tokens}
+
+
+@pytest.mark.parametrize("temperature", [0.3, 0.7, 1.0])
+def test_ratio_accepts_no_less_than_match_at_the_same_positions(demo, temperature, monkeypatch):
+    """What each rule accepts as a rule, from p and q at every judged position; scripts/bench_acceptance.py has more."""
+    shares = Shares()
+    monkeypatch.setattr("nextn.accept.accept_ratio", shares.judge)
+    with Speculator(demo, draft=DraftParams(n_max=4, adaptive=False), **SIZES) as spec:
+        texts = [chat_prompt(demo, text) for text in heldout_prompts()] + BEGINNINGS
+        for shares.prompt, text in enumerate(texts):
+            spec.generate(text, max_tokens=100, temperature=temperature, seed=shares.prompt)
+    n_positions, match, ratio = shares.means()
+    assert n_positions > 2000
+    assert ratio > match - 0.003
+    assert 0.3 < match < 1
+
+
 def constrained(model, prompt, text, n_predict):
     """Greedy tokens under a grammar by the shortest code there is: mask everything, then take the largest."""
     grammar, ids, out = Grammar(model, text), np.arange(model.n_vocab), []
@@ -108,11 +152,32 @@ def test_a_greedy_constrained_text_is_the_plain_one(demo, spec, grammar):
     assert n_forced > 0
 
 
+def check_prefix(demo, tokens):
+    """A grammar at its start lets every token pass."""
+    grammar = Grammar.of_schema(demo, SCHEMA)
+    for token in tokens:
+        assert grammar.allows(token)
+        if demo.is_eog(token):
+            break
+        grammar.accept(token)
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.0}, {"temperature": 1.3, "accept": "ratio", "top_k": 50}])
+def test_an_answer_that_is_cut_is_the_beginning_of_one(demo, spec, options):
+    for seed, text in enumerate(PROMPTS):
+        for n in (1, 2, 7, 20):
+            result = spec.generate(chat_prompt(demo, text), max_tokens=n, json_schema=SCHEMA, seed=seed, **options)
+            assert result.finish_reason == "length"
+            assert len(result.tokens) == n
+            check_prefix(demo, result.tokens)
+
+
 @pytest.mark.parametrize("options", [{}, {"temperature": 1.0}, {"temperature": 1.3, "accept": "ratio", "top_k": 50}])
 def test_json_conforms_to_its_schema(demo, spec, options):
     n_whole = 0
     for seed, text in enumerate(PROMPTS):
         result = spec.generate(chat_prompt(demo, text), max_tokens=250, json_schema=SCHEMA, seed=seed, **options)
+        check_prefix(demo, result.tokens)
         if result.finish_reason == "length":
             continue
         value = json.loads(result.text)

@@ -1,6 +1,6 @@
 """What is in a GGUF file, read without loading it: a bounded header reader and a summary of a model's parts.
 
-A leaf package: it needs NumPy and nextn.errors, not the native module.
+A leaf package: it needs NumPy, nextn.errors and the checks of nextn.options, not the native module.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from nextn.gguf.reader import GgufHeader, MetadataArray, read_array
 from nextn.gguf.types import ValueType
 from nextn.gguf.verification import check_loadable
 from nextn.gguf.writer import Progress, copied_metadata, copied_tensors, encode, write_gguf
+from nextn.options import check_path, check_progress
 
 __all__ = ["extract_head", "graft_head"]
 
@@ -44,6 +45,7 @@ def extract_head(
         ValueError: out is path.
         OSError: out cannot be written.
     """
+    _check_arguments(progress, path=path, out=out)
     headers, found = _open(path, out)
     if found.head.state != "complete":
         raise NoNextnLayerError(f"{show_path(Path(path))}: {found.head.problem or 'the file has no draft head'}")
@@ -76,6 +78,7 @@ def graft_head(
         ValueError: out is one of the two.
         OSError: out cannot be written.
     """
+    _check_arguments(progress, path=path, head=head, out=out)
     headers, found = _open(path, out)
     head_headers, head_found = _open(head, out)
     if head_found.head.state != "complete":
@@ -94,6 +97,13 @@ def graft_head(
         for tensor in copied_tensors(header, lambda name: name.startswith(f"blk.{head_found.n_layer}."))
     ]
     write_gguf(out, metadata, tensors, progress=progress)
+
+
+def _check_arguments(progress: object, **paths: object) -> None:
+    """Refuse wrong types before anything is read."""
+    for name, path in paths.items():
+        check_path(name, path)
+    check_progress(progress)
 
 
 def _open(path: str | os.PathLike[str], out: str | os.PathLike[str]) -> tuple[list[GgufHeader], Inspection]:

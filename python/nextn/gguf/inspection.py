@@ -13,6 +13,7 @@ from nextn.errors import ModelFileError
 from nextn.gguf.heads import KNOWN_HEADS, LEGACY_SUFFIX, HeadState, check_head
 from nextn.gguf.reader import GgufHeader, MetadataArray, MetadataValue, TensorInfo, read_header
 from nextn.gguf.types import FILE_TYPES
+from nextn.options import check_path
 
 PART_ORDER = (
     "embedding",
@@ -153,6 +154,7 @@ def inspect(path: str | os.PathLike[str]) -> Inspection:
     Raises:
         ModelFileError: The file, or one of its parts, is missing, damaged, or no model.
     """
+    check_path("path", path)
     return describe(read_parts(Path(path)))
 
 

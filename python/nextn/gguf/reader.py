@@ -26,6 +26,7 @@ import numpy.typing as npt
 from nextn.errors import ModelFileError
 from nextn.gguf.cursor import MAX_HEADER_BYTES, Cursor, count_of, open_file, quote, show_path
 from nextn.gguf.types import NUMBER_TYPES, REMOVED_TENSOR_TYPES, TENSOR_TYPES, TensorType, ValueType
+from nextn.options import check_path
 
 MAX_METADATA = 1 << 14
 MAX_TENSORS = 1 << 16  # a large mixture of experts has some thousand
@@ -134,6 +135,7 @@ def read_header(path: str | os.PathLike[str]) -> GgufHeader:
     Raises:
         ModelFileError: The file is missing, unreadable, no GGUF file, or damaged; the text has byte and field.
     """
+    check_path("path", path)
     path = Path(path)
     with open_file(path) as file:
         cursor = Cursor(file, path)

@@ -19,6 +19,7 @@ from nextn.gguf.reader import GgufHeader, TensorInfo
 from nextn.gguf.tensors import check_present, check_shapes, check_types
 from nextn.gguf.types import TENSOR_TYPES
 from nextn.gguf.vocabulary import check_template, check_tokenizer
+from nextn.options import check_bool, check_path
 
 __all__ = ["check_loadable", "verify"]
 
@@ -44,6 +45,8 @@ def verify(path: str | os.PathLike[str], *, load: bool = False) -> Report:
     Returns:
         The report; a file that cannot be read at all is a report with one error.
     """
+    check_path("path", path)
+    check_bool("load", load)
     try:
         headers = read_parts(Path(path))
         found = describe(headers)
@@ -64,6 +67,7 @@ def check_loadable(path: str | os.PathLike[str]) -> None:
     Args:
         path: A GGUF file; of a model in parts, the first.
     """
+    check_path("path", path)
     headers = read_parts(Path(path))
     given = Path(path).name
     if given != headers[0].path.name:

@@ -19,6 +19,7 @@ from nextn.gguf.cursor import open_file
 from nextn.gguf.reader import MetadataArray, TensorInfo, read_array, read_header
 from nextn.gguf.types import TENSOR_TYPES, ValueType
 from nextn.gguf.writer import TensorToWrite, encode, write_gguf
+from nextn.options import check_path
 
 __all__ = ["Entry", "ImportanceMatrix", "read_imatrix", "write_imatrix"]
 
@@ -64,6 +65,9 @@ class ImportanceMatrix:
 
 def write_imatrix(path: str | os.PathLike[str], matrix: ImportanceMatrix) -> None:
     """Write a file that llama-quantize reads as well; it appears complete or not at all."""
+    check_path("path", path)
+    if not isinstance(matrix, ImportanceMatrix):
+        raise TypeError(f"matrix must be an ImportanceMatrix, not {type(matrix).__name__}")
     metadata = {
         "general.type": encode(ValueType.STRING, "imatrix"),
         "imatrix.datasets": encode(ValueType.ARRAY, matrix.datasets),

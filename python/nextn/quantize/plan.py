@@ -20,6 +20,7 @@ from nextn.gguf.inspection import Inspection, describe, read_parts
 from nextn.gguf.reader import DEFAULT_ALIGNMENT, GgufHeader, TensorInfo
 from nextn.gguf.types import FILE_TYPES, TENSOR_TYPES, TensorType
 from nextn.gguf.verification import check_loadable
+from nextn.options import check_path
 from nextn.quantize.recipes import DEFAULT_RECIPE, Recipe, read_recipe, tensor_type
 
 __all__ = ["Plan", "PlannedTensor", "file_type", "make_plan"]
@@ -99,6 +100,8 @@ def file_type(name: str) -> tuple[int, str]:
     Raises:
         ValueError: No such type; names the nearest.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"type must be a string, not {name!r}")
     wanted = _ALIASES.get(name.upper(), name.upper())
     numbers = {text: number for number, text in FILE_TYPES.items() if text not in _NO_TARGET}
     if wanted not in numbers:
@@ -128,8 +131,10 @@ def make_plan(
         ModelFileError: The file is missing or damaged, or of a form that cannot be quantized.
         ValueError: A type or recipe that does not exist, a pattern that is none or fits no tensor.
     """
+    check_path("path", path)
     number, name = file_type(type_name)
     chosen = read_recipe(recipe)
+    _check_pairs(tensor_types)
     patterns = [(_compile(pattern), tensor_type(kind)) for pattern, kind in tensor_types]
     check_loadable(path)
     headers = read_parts(Path(path))
@@ -148,6 +153,13 @@ def make_plan(
         needs_imatrix=tuple(t.name for t in planned if _needs_imatrix(t, name)),
         requantized=tuple(t.name for t in planned if t.source is not t.target and t.source.name not in _UNQUANTIZED),
     )
+
+
+def _check_pairs(tensor_types: object) -> None:
+    """Accept a sequence of pairs of strings."""
+    pairs = tensor_types if isinstance(tensor_types, Sequence) else [tensor_types]
+    if not all(isinstance(pair, (tuple, list)) and [type(part) for part in pair] == [str, str] for pair in pairs):
+        raise TypeError(f"tensor_types must be pairs of a pattern and a type, both strings, not {tensor_types!r}")
 
 
 def engine_types(plan: Plan) -> tuple[int, list[tuple[str, int]]]:

@@ -58,6 +58,8 @@ def read_recipe(name: str) -> Recipe:
     Raises:
         ValueError: There is none of that name; says which there are.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"recipe must be one of {', '.join(recipe_names())}, not {name!r}")
     if name not in recipe_names():
         raise ValueError(f"recipe must be one of {', '.join(recipe_names())}, not {name!r}")
     data = json.loads((_folder() / f"{name}.json").read_text(encoding="utf-8"))

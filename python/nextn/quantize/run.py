@@ -18,7 +18,7 @@ from nextn.errors import ModelFileError, NextnError
 from nextn.gguf.atomic import new_file, same_file
 from nextn.gguf.reader import read_header
 from nextn.gguf.writer import Progress
-from nextn.options import check_int
+from nextn.options import check_bool, check_int, check_path, check_progress
 from nextn.quantize.imatrix import ImportanceMatrix, read_imatrix
 from nextn.quantize.plan import Plan, check_ready, engine_types, file_type, make_plan
 from nextn.quantize.recipes import DEFAULT_RECIPE
@@ -64,6 +64,7 @@ def quantize(
         ValueError: A wrong argument; out is path.
         OSError: out cannot be written.
     """
+    _check_arguments(out, imatrix, allow_requantize, progress)
     plan = make_plan(path, type_name, recipe=recipe, tensor_types=tensor_types)
     run_plan(plan, out, imatrix=imatrix, allow_requantize=allow_requantize, n_threads=n_threads, progress=progress)
     return plan
@@ -79,6 +80,7 @@ def run_plan(
     progress: Progress | None = None,
 ) -> None:
     """Carry a plan out; the arguments and errors are those of quantize()."""
+    _check_arguments(out, imatrix, allow_requantize, progress)
     threads = default_n_threads() if n_threads is None else check_int("n_threads", n_threads, 1, 512)
     for name in (*plan.files, *([imatrix] if imatrix is not None else [])):
         if same_file(name, out):
@@ -102,6 +104,15 @@ def run_plan(
         }
         _run_worker(job, part, plan.new_size, progress)
         _check_result(plan, part)
+
+
+def _check_arguments(out: object, imatrix: object, allow_requantize: object, progress: object) -> None:
+    """Refuse wrong types before anything is read."""
+    check_path("out", out)
+    if imatrix is not None:
+        check_path("imatrix", imatrix)
+    check_bool("allow_requantize", allow_requantize)
+    check_progress(progress)
 
 
 def _metadata(

@@ -56,19 +56,24 @@ class Distribution:
         """The token at u, 0 <= u < 1, in the cumulative distribution."""
         # float64 sums of blocks first: one long cumulative sum costs ten times as much
         n_blocks = self.p.size // _BLOCK
+        if n_blocks == 0:
+            sums = np.cumsum(self.p, dtype=np.float64)
+            return self._at(sums, u * sums[-1])
         whole = self.p[: n_blocks * _BLOCK].reshape(n_blocks, _BLOCK).sum(axis=1, dtype=np.float64)
         sums = np.cumsum(np.append(whole, self.p[n_blocks * _BLOCK :].sum(dtype=np.float64)))
         position = u * sums[-1]  # the last sum, not 1, ends the range in spite of rounding
         block = min(int(np.searchsorted(sums, position, side="right")), n_blocks)
         start = block * _BLOCK
         inside = np.cumsum(self.p[start : start + _BLOCK], dtype=np.float64) + (sums[block - 1] if block else 0.0)
-        # side="right" passes over tokens of probability zero
-        at = start + int(np.searchsorted(inside, position, side="right"))
-        return int(self.ids[min(at, self._last_possible())])
+        return self._at(inside, position, start)
 
-    def _last_possible(self) -> int:
-        """Where the last token of any probability is."""
-        return int(self.p.size - 1 - np.argmax(self.p[::-1] > 0))
+    def _at(self, sums: FloatRow, position: float, start: int = 0) -> int:
+        """The token at a position in the cumulative sums [n] of what is there from start on."""
+        # side="right" passes over tokens of probability zero
+        at = start + int(sums.searchsorted(position, side="right"))
+        if at >= self.p.size or self.p[at] <= 0:  # by rounding
+            at = int(self.p.size - 1 - np.argmax(self.p[::-1] > 0))
+        return int(self.ids[at])
 
     def minus(self, other: Distribution) -> Distribution:
         """The positive part of self - other, normalised: what is left to draw when a token from other was rejected.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from nextn._binary import server_binary
 from nextn.bundled import bundled_model
 from nextn.errors import ServerError
-from nextn.options import DraftParams, name_unknown_keywords
+from nextn.options import DraftParams, check_path, name_unknown_keywords
 from nextn.server.command import SpecType, build_command, build_environment, choose_spec_type
 from nextn.server.http import get, make_client
 from nextn.server.process import ServerProcess
@@ -73,6 +73,9 @@ class Server:
         rpc_servers: Sequence[str] = (),
         extra_args: Sequence[str] = (),
     ) -> None:
+        for name, given in (("model", model), ("draft_model", draft_model)):
+            if given is not None:
+                check_path(name, given)
         path = Path(model) if model is not None else bundled_model()
         head = Path(draft_model) if draft_model is not None else None
         self._api_key = api_key

@@ -51,7 +51,7 @@ bool ggml_nextn_survive(Call call) {
 }
 
 // Before a socket is connected: no call on it takes longer than some seconds without coming back, and a machine that
-// vanishes is noticed.
+// vanishes is noticed. (TCP_USER_TIMEOUT would end connections to a worker that is too busy to read.)
 inline void ggml_nextn_bound_waits(int fd) {
     const auto set = [fd](int level, int name, auto value) {
         setsockopt(fd, level, name, &value, sizeof(value));
@@ -62,7 +62,6 @@ inline void ggml_nextn_bound_waits(int fd) {
     set(IPPROTO_TCP, TCP_KEEPIDLE, 10);
     set(IPPROTO_TCP, TCP_KEEPINTVL, 5);
     set(IPPROTO_TCP, TCP_KEEPCNT, 3);
-    set(IPPROTO_TCP, TCP_USER_TIMEOUT, 25000);
 }
 
 // Whether a call on the socket that failed is worth another try: a worker that answered once may compute for as long as
