@@ -17,8 +17,6 @@ from time import perf_counter
 from types import TracebackType
 from typing import Any, Literal
 
-import numpy as np
-
 from nextn._checkpoints import Checkpoint, Checkpoints, end_of_chunk
 from nextn._forms import Forms
 from nextn._setup import check_draft, check_exact, choose_n_ctx, make_pair, open_model
