@@ -51,7 +51,7 @@ static std::string without_prefix(const std::string & reason) {
 void check_workers(const std::string & reason) {
     // with an address: a path may have the first words in it
     static const std::regex worker(GGML_NEXTN_WORKER "[^\\s:]+:[0-9]+ ");
-    std::smatch             found;
+    std::smatch found;
     if (std::regex_search(reason, found, worker)) {
         throw Error(ErrorKind::Worker, reason.substr(static_cast<size_t>(found.position())));
     }
