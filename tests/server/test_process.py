@@ -67,34 +67,55 @@ def check_death_during_a_stream() -> None:
     assert time.monotonic() - killed < 5
 
 
-def check_death_of_the_parent() -> None:
-    code = (
-        "import nextn, sys, time; s = nextn.Server(n_ctx=512, n_threads=1); s.wait_ready();"
-        "print(s.pid, s.base_url, flush=True); time.sleep(60)"
-    )
+@pytest.mark.parametrize("when", ["loading", "idle", "streaming"])
+def test_death_of_the_parent(when) -> None:
+    check_death_of_the_parent(when)
+
+
+def check_death_of_the_parent(when: str) -> None:
+    code = f"""
+import nextn, time
+server = nextn.Server(n_ctx=1024, n_threads=1)
+if {when!r} == "loading":
+    print(server.pid, flush=True)
+else:
+    server.wait_ready()
+    with server.client() as client, client.stream("POST", "/completion", json={STORY!r}) as response:
+        if {when!r} == "streaming":
+            next(response.iter_raw())
+            print(server.pid, flush=True)
+        else:
+            response.close()
+            print(server.pid, flush=True)
+time.sleep(60)
+"""
     parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     with parent.stdout:
-        pid, url = parent.stdout.readline().split()
-        assert httpx.get(f"{url}/health").status_code == 200
+        pid = int(parent.stdout.readline())
         parent.kill()
         parent.wait()
-    assert wait_until(lambda: not is_alive(int(pid)))
+    assert wait_until(lambda: not is_alive(pid))
 
 
 def check_disconnect(server: nextn.Server, n_bytes: int, prompt: str, wanted: list[int]) -> None:
-    """Break a stream off after so many bytes; the slot is free again and the next answer right."""
+    """Break a stream off after so many bytes; then all is well again."""
+    with server.client() as client, client.stream("POST", "/completion", json=STORY) as response:
+        seen = 0
+        for data in response.iter_raw():
+            seen += len(data)
+            if seen >= n_bytes:
+                break
+    check_all_is_well(server, prompt, wanted)
+
+
+def check_all_is_well(server: nextn.Server, prompt: str, wanted: list[int]) -> None:
+    """No slot is stuck, and the next answer is right."""
+    assert wait_until(lambda: not any(slot["is_processing"] for slot in server.slots()))
     with server.client() as client:
-        with client.stream("POST", "/completion", json=STORY) as response:
-            seen = 0
-            for data in response.iter_raw():
-                seen += len(data)
-                if seen >= n_bytes:
-                    break
-        assert wait_until(lambda: not any(slot["is_processing"] for slot in server.slots()))
         tokens = complete(client, prompt, 32)["tokens"]
-        assert tokens == wanted[: len(tokens)]
-        assert len(tokens) >= len(wanted) - 1
+    assert tokens == wanted[: len(tokens)]
+    assert len(tokens) >= len(wanted) - 1
 
 
 def test_port_of_a_stranger() -> None:
@@ -105,19 +126,62 @@ def test_death_during_a_stream() -> None:
     check_death_during_a_stream()
 
 
-def test_death_of_the_parent() -> None:
-    check_death_of_the_parent()
-
-
 def test_disconnect(server, prompts, plain) -> None:
     check_disconnect(server, 3000, prompts[3], list(plain(prompts[3], 32)))
 
 
-def test_invalid_bodies(client, prompts, plain) -> None:
-    for body in (b"", b"{", b"[]", b'"a"', b"\xff\xfe", b'{"prompt": {"a": 1}}', b'{"prompt": -1}', b"{}"):
-        assert 400 <= client.post("/completion", content=body).status_code < 600
-    tokens = complete(client, prompts[1], 32)["tokens"]
-    assert tokens == list(plain(prompts[1], 32))[: len(tokens)]
+WRONG_VALUES = [
+    {}, [], 5, "a", {"prompt": {"a": 1}}, {"prompt": -1}, {"prompt": []}, {"prompt": [999999999]},
+    {"prompt": ["a", ["b"]]}, {"prompt": "a", "n_predict": "x"}, {"prompt": "a", "temperature": []},
+    {"prompt": "a", "seed": {}}, {"prompt": "a", "n_probs": "z"}, {"prompt": "a", "grammar": "root ::= ("},
+    {"prompt": "a", "json_schema": 5}, {"prompt": "a", "speculative": 5},
+    {"prompt": "a", "speculative": {"type": "no"}}, {"prompt": "a", "speculative": {"n_max": -1}},
+]  # fmt: skip
+
+
+def no_json(i: int) -> list[bytes]:
+    """Bodies that are no JSON, 31 others for each i."""
+    cut = json.dumps({"prompt": "a", "n": i}).encode()
+    return [b"\xff" + bytes((37 * i + 11 * n + k * k) % 256 for k in range(n)) for n in range(30)] + [cut[: 1 + i % 9]]
+
+
+def check_invalid_bodies(client: httpx.Client, i: int) -> None:
+    for value in WRONG_VALUES:
+        answer = client.post("/completion", json=value)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, 400), value
+    for body in no_json(i):  # upstream's status is 500
+        answer = client.post("/completion", content=body)
+        assert answer.status_code in (400, 500)
+        assert "parse error" in answer.json()["error"]["message"]
+
+
+def test_invalid_bodies(server, client, prompts, plain) -> None:
+    check_invalid_bodies(client, 0)
+    check_all_is_well(server, prompts[1], list(plain(prompts[1], 32)))
+
+
+def test_too_little_memory_is_said_at_once() -> None:
+    with pytest.raises(nextn.ServerError, match=r"n_ctx=1073741824 and n_parallel=2 need at least .* GiB"):
+        nextn.Server(n_ctx=1 << 30, n_parallel=2)
+
+
+def test_too_little_memory_for_the_child() -> None:
+    code = """
+import resource, nextn
+resource.setrlimit(resource.RLIMIT_AS, (600 << 20, 600 << 20))
+with nextn.Server(n_ctx=200000, n_parallel=4, n_threads=1):
+    pass
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert "ServerError" in run.stderr
+    assert "because memory does not suffice" in run.stderr
+
+
+def test_props(server, client) -> None:
+    props = client.get("/props").json()
+    assert props["total_slots"] == 2
+    assert Path(props["model_path"]) == Path(nextn.bundled_model())
+    assert props["chat_template"]
 
 
 def test_key_is_asked_for_and_not_shown() -> None:
@@ -274,8 +338,8 @@ def test_faults_twenty_times(server, client, prompts, plain) -> None:
     for i in range(20):
         check_port_of_a_stranger()
         check_death_during_a_stream()
-        check_death_of_the_parent()
+        for when in ("loading", "idle", "streaming"):
+            check_death_of_the_parent(when)
         check_disconnect(server, 50 + 997 * i, prompts[2], wanted)
-        for body in range(50):
-            data = bytes((37 * i + 11 * body + k * k) % 256 for k in range(body))
-            assert 400 <= client.post("/completion", content=data).status_code < 600
+        check_invalid_bodies(client, i)
+        check_all_is_well(server, prompts[2], wanted)

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import subprocess
+import sys
+
+import httpx
 import nextn
 import pytest
 
@@ -36,6 +42,37 @@ def test_a_worker_that_dies_is_an_error_of_the_requests(workers, which) -> None:
             assert f"worker {addresses[which]} is lost" in answer.json()["error"]["message"]
         server.stop()
         assert not any("terminate called" in line for line in server.logs())
+
+
+def test_serve_over_workers(workers) -> None:
+    addresses = ",".join(worker.address for worker in workers)
+    command = [
+        sys.executable,
+        "-m",
+        "nextn",
+        "serve",
+        "--port",
+        "0",
+        "-c",
+        "512",
+        "-t",
+        "1",
+        "--json",
+        "--rpc",
+        addresses,
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    try:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        body = {"prompt": "Hello", "n_predict": 4}
+        assert httpx.post(told["base_url"] + "/completion", json=body).status_code == 200
+        workers[0].kill()
+        assert httpx.post(told["base_url"] + "/completion", json=body).status_code == 500  # so it was used
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
 
 
 def test_a_worker_that_is_not_there(workers) -> None:

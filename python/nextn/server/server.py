@@ -17,6 +17,7 @@ from nextn.errors import ServerError
 from nextn.options import DraftParams, check_path, name_unknown_keywords
 from nextn.server.command import SpecType, build_command, build_environment, choose_spec_type
 from nextn.server.http import get, make_client
+from nextn.server.memory import refuse_too_large
 from nextn.server.process import ServerProcess
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["Server"]
 
 _N_LINES_SHOWN = 12
+# Words of the log when memory does not suffice, in small letters; the last is an assertion of the engine.
+_MEMORY_SIGNS = ("failed to allocate", "unable to allocate", "out of memory", "bad_alloc", "mem_buffer != null")
 
 
 class Server:
@@ -88,6 +91,8 @@ class Server:
         )  # fmt: skip
         if port:
             _refuse_taken(host, port)
+        if n_ctx and not rpc_servers:
+            refuse_too_large(path, n_ctx, n_parallel)
         self._stopped = False
         try:
             self._process = ServerProcess(command, build_environment(api_key))
@@ -248,7 +253,7 @@ def _explain(lines: Sequence[str]) -> str:
         return " because the port is taken"
     if re.search(r"\bthe worker \S+:\d+ ", text):
         return " because a worker is gone or was never there"
-    if "failed to allocate" in text or "unable to allocate" in text or "out of memory" in text.lower():
+    if any(sign in text.lower() for sign in _MEMORY_SIGNS):
         return " because memory does not suffice: a smaller n_ctx, fewer slots or a smaller model may fit"
     if "failed to load model" in text or "error loading model" in text:
         return " because the model could not be loaded"
