@@ -202,8 +202,8 @@ def test_path_that_is_not_utf8(demo_path, tmp_path):
     [
         ("", ValueError, "path is empty"),
         ("a\0b", ValueError, "path holds a null character"),
-        (7, TypeError, "int"),
-        (None, TypeError, "NoneType"),
+        (7, TypeError, "path must be a path .*, not 7"),
+        (None, TypeError, "path must be a path .*, not None"),
     ],
 )
 def test_wrong_paths(path, error, text):
@@ -218,7 +218,7 @@ def test_wrong_paths(path, error, text):
         ({"n_gpu_layers": "all"}, TypeError, "n_gpu_layers must be an integer"),
         ({"use_mmap": 1}, TypeError, "use_mmap must be True or False, not 1"),
         ({"load_nextn": None}, TypeError, "load_nextn must be True or False, not None"),
-        ({"progress": 3}, TypeError, "progress must be callable or None, not int"),
+        ({"progress": 3}, TypeError, "progress must be callable or None, not 3"),
         ({"n_gpu_layer": 3}, TypeError, "n_gpu_layer"),
     ],
 )
