@@ -5,9 +5,10 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import nextn
 import pytest
 
-from .conftest import complete, drafted
+from .conftest import FIXED, SIZES, complete, drafted
 
 OFF = {"speculative": {"type": "none"}}
 GRAMMAR = 'root ::= "The answer" [^\\n]+'
@@ -190,15 +191,43 @@ def test_timings_and_metrics_tell_the_same(server, client, prompts) -> None:
     def counter(name: str) -> float:
         return server.metrics()[f"llamacpp:spec_decode_num_{name}_total"]
 
+    def by_position() -> list[float]:
+        name = "llamacpp:spec_decode_num_accepted_tokens_per_pos_total"
+        metrics = server.metrics()
+        return [metrics.get(f'{name}{{position="{i}"}}', 0) for i in range(4)]
+
+    positions = by_position()
     before = [counter(name) for name in ("draft_tokens", "accepted_tokens", "drafts")]
     timings = complete(client, prompts[4])["timings"]
     after = [counter(name) for name in ("draft_tokens", "accepted_tokens", "drafts")]
     told = [timings["draft_n"], timings["draft_n_accepted"], timings["n_rounds"]]
     assert [b - a for a, b in zip(before, after, strict=True)] == told
+    assert [b - a for a, b in zip(positions, by_position(), strict=True)] == timings["accepted_per_position"]
     assert sum(timings["accepted_per_position"]) == timings["draft_n_accepted"] > 0
     assert timings["mean_accepted_len"] == pytest.approx(1 + timings["draft_n_accepted"] / timings["n_rounds"])
     assert 0 < timings["draft_ms"] < timings["predicted_ms"]
     assert 0 < timings["verify_ms"] < timings["predicted_ms"]
+    assert timings["draft_ms"] + timings["verify_ms"] <= timings["predicted_ms"]
+
+
+def test_upstreams_driver_of_the_head(prompts, plain) -> None:
+    with nextn.Server(spec_type="draft-mtp", draft=FIXED, **SIZES) as server, server.client() as client:
+        for prompt in prompts[:3]:
+            wanted = list(plain(prompt, 48))
+            answers = [
+                complete(client, prompt, speculative=choice)
+                for choice in ({"type": "draft-mtp"}, {"n_max": 0}, {"type": "none"}, {"type": "draft-mtp", "n_max": 2})
+            ]
+            for answer in answers:
+                assert answer["tokens"] == wanted[: len(answer["tokens"])]
+                assert len(answer["tokens"]) >= len(wanted) - 1
+            n_drafted = [answer["timings"].get("draft_n", 0) for answer in answers]
+            assert n_drafted[0] > 0 and n_drafted[3] > 0
+            assert n_drafted[1:3] == [0, 0]
+        body = {"prompt": "a", "n_predict": 2, "speculative": {"type": "nextn"}}
+        response = client.post("/completion", json=body)
+        assert response.status_code == 400
+        assert "started with --spec-type draft-mtp" in response.json()["error"]["message"]
 
 
 def test_without_a_page_the_root_says_so(client) -> None:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import subprocess
+import sys
+
+import httpx
 import nextn
 import pytest
 
@@ -42,6 +48,24 @@ def test_a_worker_that_is_not_there(workers) -> None:
     server = nextn.Server(rpc_servers=[workers[0].address], **SIZES)
     with pytest.raises(nextn.ServerError, match=rf"worker {workers[0].address} cannot be reached"), server:
         pass
+
+
+def test_the_command(workers, prompts, plain) -> None:
+    addresses = ",".join(worker.address for worker in workers)
+    command = [sys.executable, "-m", "nextn", "serve", "--port", "0", "-c", "512", "-t", "1", "--json"]
+    process = subprocess.Popen(
+        [*command, "--rpc", addresses], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    told = json.loads(process.stdout.readline())
+    with httpx.Client(base_url=told["base_url"], timeout=60) as client:
+        tokens = complete(client, prompts[0], 32)["tokens"]
+    wanted = list(plain(prompts[0], 32))
+    assert tokens == wanted[: len(tokens)]
+    assert len(tokens) >= len(wanted) - 1
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=30) is not None
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize("address", ["here", "here:0", "a:1,b:2"])
