@@ -113,7 +113,8 @@ class Soak:
             wanted = complete(client, prompt, 80, speculative=PLAIN, **options)["content"]
             self.done["plain"] += 1
             if text != wanted:
-                self.problems.append(f"{question} {options}: {text!r} instead of {wanted!r}")
+                again = [complete(client, prompt, 80, speculative=s, **options)["content"] for s in (None, PLAIN)]
+                self.problems.append(f"{question} {options}: {text!r} instead of {wanted!r}; again: {again}")
 
     def break_off(self, client: Any, rng: random.Random) -> None:
         body = {"prompt": rng.choice(self.prompts), "n_predict": 500, "stream": True, "ignore_eos": True}
@@ -127,7 +128,7 @@ def soak(prompts: list[str], minutes: float) -> None:
     with nextn.Server(n_parallel=4, **SIZES) as server:
         tried = Soak(server, prompts[: 3 if minutes < 1 else 12], 60 * minutes)
         tried.run(n_threads=6)
-        assert not tried.problems
+        assert not tried.problems, "\n".join([*tried.problems, str(tried.done)])
         assert settled(server)
         accepted = server.metrics()["llamacpp:spec_decode_num_accepted_tokens_total"]
     done = tried.done
