@@ -53,6 +53,9 @@ class Handler(BaseHTTPRequestHandler):
             return self.reply(404, {"X-Error-Code": "RepoNotFound", "X-Error-Message": "Repository not found"})
         if "/other-branch" in path:
             return self.reply(404, {"X-Error-Code": "RevisionNotFound", "X-Error-Message": "Invalid rev id"})
+        if path.endswith("/refs"):  # llama-server's own client asks for it
+            refs = {"branches": [{"name": "main", "ref": "refs/heads/main", "targetCommit": COMMIT}], "tags": []}
+            return self.reply(200, {"Content-Type": "application/json"}, json.dumps(refs).encode(), body)
         if path.startswith("/api/"):
             siblings = [{"rfilename": name} for name in ["README.md", *hub.files]]
             listing = {"id": hub.repo, "modelId": hub.repo, "sha": COMMIT, "siblings": siblings, "tags": []}

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+
 import pytest
+from nextn import server_binary
 from nextn.bundled import bundled_model
 from nextn.errors import ModelFileError
 from nextn.hub import _choose, parse_hf
@@ -155,3 +159,45 @@ def test_names():
     for wrong in ("repo", "a/b/c", "a/b:", "", "a/b:c:d", "a b/c"):
         with pytest.raises(ValueError, match="user/repo:quant"):
             parse_hf(wrong)
+
+
+@pytest.mark.parametrize("spec_type", ["nextn", "draft-mtp"])
+def test_the_servers_own_client_loads_one_file_once(hub, demo, tmp_path, spec_type):
+    """The binary's -hf and -hfd: our driver sees that both name one file, upstream's loads it again."""
+    hub.files = {"demo-Q8_0.gguf": demo}
+    model = ["-hf", "someone/models:Q8_0", "-hfd", "someone/models:Q8_0"]
+    command = [server_binary(), *model, "--spec-type", spec_type, "-c", "512", "-t", "1", "--port", "0"]
+    environment = {**os.environ, "MODEL_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "LLAMA_CACHE": str(tmp_path)}
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if "listening on" in line:
+                break
+        process.kill()
+    log = "".join(lines)
+    assert "listening on" in log
+    assert ("against the target model" in log) == (spec_type == "nextn"), log
+    assert len(hub.downloads()) == 1
+
+
+def test_serve_from_a_hub(hub, run, demo):
+    """nextn serve -hf, with the fetched file as draft model, too."""
+    hub.files = {"demo-Q8_0.gguf": demo}
+    assert run(code=load())[0] == 0
+    code = """
+        import json, signal, subprocess, sys
+        from nextn.hub import download
+        model = str(download("someone/models", None, quant="Q8_0"))
+        command = [sys.executable, "-m", "nextn", "serve", "-hf", "someone/models:Q8_0", "-md", model]
+        command += ["--port", "0", "-c", "512", "-t", "1", "--json"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        print(json.loads(process.stdout.readline())["spec_type"])
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+        print(process.returncode)
+    """
+    assert run(code=code) == (0, "nextn\n0\n", "")
+    assert len(hub.downloads()) == 1

@@ -6,9 +6,10 @@ import json
 import threading
 from typing import Any
 
+import nextn
 import pytest
 
-from .conftest import OFF, complete, drafted
+from .conftest import FIXED, OFF, SIZES, complete, drafted
 
 GRAMMAR = 'root ::= "The answer" [^\\n]+'
 SCHEMA = {
@@ -227,6 +228,26 @@ def test_timings_and_metrics_tell_the_same(server, client, prompts) -> None:
     assert timings["mean_accepted_len"] == pytest.approx(1 + timings["draft_n_accepted"] / timings["n_rounds"])
     assert min(timings["draft_ms"], timings["verify_ms"]) > 0
     assert timings["draft_ms"] + timings["verify_ms"] <= timings["predicted_ms"]
+
+
+def test_upstreams_driver_of_the_head(prompts, plain) -> None:
+    with nextn.Server(spec_type="draft-mtp", draft=FIXED, **SIZES) as server, server.client() as client:
+        for prompt in prompts[:3]:
+            wanted = list(plain(prompt, 48))
+            answers = [
+                complete(client, prompt, speculative=choice)
+                for choice in ({"type": "draft-mtp"}, {"n_max": 0}, {"type": "none"}, {"type": "draft-mtp", "n_max": 2})
+            ]
+            for answer in answers:
+                assert answer["tokens"] == wanted[: len(answer["tokens"])]
+                assert len(answer["tokens"]) >= len(wanted) - 1
+            n_drafted = [answer["timings"].get("draft_n", 0) for answer in answers]
+            assert n_drafted[0] > 0 and n_drafted[3] > 0
+            assert n_drafted[1:3] == [0, 0]
+        body = {"prompt": "a", "n_predict": 2, "speculative": {"type": "nextn"}}
+        response = client.post("/completion", json=body)
+        assert response.status_code == 400
+        assert "started with --spec-type draft-mtp" in response.json()["error"]["message"]
 
 
 def test_without_a_page_the_root_says_so(client) -> None:

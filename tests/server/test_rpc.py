@@ -83,6 +83,24 @@ def test_a_worker_that_is_not_there(workers) -> None:
         pass
 
 
+def test_the_command(workers, prompts, plain) -> None:
+    addresses = ",".join(worker.address for worker in workers)
+    command = [sys.executable, "-m", "nextn", "serve", "--port", "0", "-c", "512", "-t", "1", "--json"]
+    process = subprocess.Popen(
+        [*command, "--rpc", addresses], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    told = json.loads(process.stdout.readline())
+    with httpx.Client(base_url=told["base_url"], timeout=60) as client:
+        tokens = complete(client, prompts[0], 32)["tokens"]
+    wanted = list(plain(prompts[0], 32))
+    assert tokens == wanted[: len(tokens)]
+    assert len(tokens) >= len(wanted) - 1
+    process.send_signal(signal.SIGTERM)
+    assert process.communicate(timeout=30) is not None
+    assert process.returncode == 0
+
+
 @pytest.mark.parametrize("address", ["here", "here:0", "a:1,b:2"])
 def test_a_wrong_address_is_named(address) -> None:
     with pytest.raises(ValueError, match=r"rpc_servers\[0\].*host:port"):

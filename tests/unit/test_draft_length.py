@@ -74,6 +74,14 @@ def simulate(costs, acceptance, n_rounds, rng, slow=0.0, p_head=0.9, noise=stead
     return tokens / time
 
 
+@pytest.mark.parametrize("acceptance", [0.5, 0.8, 0.95])
+def test_where_drafting_is_too_dear_a_good_head_is_seldom_tried(acceptance):
+    """As with several slots: each further token costs nearly as much as a decode."""
+    costs = ([1.0, 1.9, 2.8, 3.7, 4.6, 5.5, 6.4, 7.3, 8.2], 0.3, 0.25)
+    rate = np.mean([simulate(costs, acceptance, 2000, np.random.default_rng(i)) for i in range(4)])
+    assert rate >= 0.985 * best_fixed(*costs, acceptance)
+
+
 @pytest.mark.parametrize("slow", [0.0, 0.03], ids=["steady", "with-slow-steps"])
 @pytest.mark.parametrize("acceptance", [0.0, 0.3, 0.6, 0.85, 0.95])
 @pytest.mark.parametrize("costs", COSTS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import time
 from collections.abc import Sequence
@@ -154,6 +155,8 @@ class Server:
         self._process.wait_ended(2.0)
         code = self._process.exit_code
         how = f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with exit code {code}"
+        if code == -signal.SIGKILL:
+            how += ", as the system does when memory runs out"
         raise ServerError(f"llama-server {how}{_explain(self._process.logs())}{self._last()}")
 
     def health(self) -> dict[str, Any]:

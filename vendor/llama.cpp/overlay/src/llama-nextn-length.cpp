@@ -181,6 +181,15 @@ int llama_nextn_length::longest_probe_interval() const {
     return (int) std::clamp(extra / (probe_share * cost_verify(1)), (double) probe_first, (double) probe_last);
 }
 
+bool llama_nextn_length::can_pay() const {
+    for (int k = 1; k <= n_max; ++k) {
+        if ((k + 1) * cost_verify(1) > cost_verify(k + 1) + cost_draft(k)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 int llama_nextn_length::plan() {
     round++;
     for (auto & bin : by_bin) {
@@ -240,7 +249,8 @@ void llama_nextn_length::saw(const std::vector<float> & p, int n_sent, int n_acc
     }
     learn_expected();
     if (probing) {
-        probe_interval = n_accepted > 0 ? probe_interval / 2 : 2 * probe_interval;
+        // where drafting is too dear, as with many slots, a good head is no reason to try more often
+        probe_interval = n_accepted > 0 && can_pay() ? probe_interval / 2 : 2 * probe_interval;
         probe_interval = std::clamp(probe_interval, probe_first, longest_probe_interval());
         probing        = false;
     }

@@ -73,6 +73,7 @@ private:
     static int bin_of(float p);
 
     bool   is_time_for_plain() const;
+    bool   can_pay() const; // whether some length would pay if all of it were accepted
     int    longest_probe_interval() const;
     void   learn_expected();
     void   fit_line();
