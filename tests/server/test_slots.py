@@ -9,7 +9,7 @@ import nextn
 import numpy as np
 import pytest
 
-from .conftest import complete, drafted
+from .conftest import complete, drafted, wait_until
 
 FIXED = nextn.DraftParams(n_max=3, adaptive=False)
 SIZES: dict[str, Any] = {"n_ctx": 256, "n_threads": 1}
@@ -52,6 +52,32 @@ def test_drafts_and_tokens_are_those_of_a_request_alone(model, requests, n_paral
 
         with ThreadPoolExecutor(n_parallel) as pool:
             list(pool.map(ask, requests))
+
+
+def test_a_slot_that_joins_takes_no_state_of_another(model) -> None:
+    """The states of slots lie in the order in which the slots were first used, unless they are put in order."""
+    prompts = np.random.default_rng(9).integers(5, 200, (4, 12)).tolist()
+    sizes = {**SIZES, "n_ctx": 4096}
+    with nextn.Speculator(model, draft=None, **sizes) as plain:
+        wanted = [plain.generate(prompt, max_tokens=2000, ignore_eos=True).tokens for prompt in prompts]
+    with nextn.Server(model, draft=FIXED, n_parallel=4, **sizes) as server, server.client() as client:
+
+        def ask(slot: int, n: int) -> list[int]:
+            answer = complete(client, prompts[slot], n, id_slot=slot, ignore_eos=True, cache_prompt=False)  # type: ignore[arg-type]
+            return answer["tokens"]
+
+        def has_begun(slot: int) -> bool:
+            return any(slot == found["id"] and found["is_processing"] for found in server.slots())
+
+        # slots 2 and 0 go on while 3 and 1 join and leave, again and again
+        with ThreadPoolExecutor(2) as pool:
+            running = {}
+            for slot in (2, 0):
+                running[slot] = pool.submit(ask, slot, 2000)
+                assert wait_until(lambda slot=slot: has_begun(slot) or running[slot].done())  # type: ignore[misc]
+            others = [(slot, ask(slot, 4 + i)) for i, slot in enumerate((3, 1, 3, 1, 1, 3))]
+            for slot, tokens in [*others, *((slot, job.result()) for slot, job in running.items())]:
+                assert tokens == list(wanted[slot][: len(tokens)])
 
 
 def test_a_shortlist_that_slots_share_changes_no_token(tiny_model) -> None:
