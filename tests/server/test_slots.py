@@ -80,6 +80,32 @@ def test_a_slot_that_joins_takes_no_state_of_another(model) -> None:
                 assert tokens == list(wanted[slot][: len(tokens)])
 
 
+def test_answers_of_one_prompt_take_no_state_of_another(model) -> None:
+    """They begin from one state; where it lies must not put the states of other slots out of order."""
+    prompts = np.random.default_rng(10).integers(5, 200, (2, 12)).tolist()
+    sizes = {**SIZES, "n_ctx": 4096}
+    with nextn.Speculator(model, draft=None, **sizes) as plain:
+        wanted = [plain.generate(prompt, max_tokens=800, ignore_eos=True).tokens for prompt in prompts]
+    with nextn.Server(model, draft=FIXED, n_parallel=4, **sizes) as server, server.client() as client:
+        options = {"ignore_eos": True, "cache_prompt": False}
+
+        def two_answers(n: int) -> list[list[int]]:
+            body = {"prompt": prompts[0], "n_predict": n, "temperature": 0, "return_tokens": True, "n": 2, "id_slot": 1}
+            response = client.post("/completion", json={**body, **options})
+            assert response.status_code == 200, response.text
+            return [answer["tokens"] for answer in response.json()]
+
+        with ThreadPoolExecutor(2) as pool:
+            for _ in range(4):
+                pair = pool.submit(two_answers, 800)
+                for slot in (2, 0, 2, 3, 0, 3):
+                    answer = complete(client, prompts[1], 60, **options)
+                    assert answer["tokens"] == list(wanted[1][:60]), slot
+                for tokens in pair.result():
+                    assert tokens == list(wanted[0][: len(tokens)])
+                    assert len(tokens) == 800
+
+
 def test_a_shortlist_that_slots_share_changes_no_token(tiny_model) -> None:
     """The words of one slot's text are candidates in the drafts of the other."""
     path = tiny_model("dense", tied=False, agreement=0.92, n_vocab=81920)

@@ -242,11 +242,27 @@ struct common_speculative_impl_nextn : public common_speculative_impl {
         auto * mem = llama_get_memory(params.ctx_dft);
         llama_memory_seq_rm(mem, to, -1, -1);
         llama_memory_seq_cp(mem, from, to, -1, -1);
+        separate(from, to);
 
         seqs[to].text = seqs[from].text;
         seqs[to].gap  = seqs[from].gap;
         start(to, request, sampling);
         rewind(to, llama_nextn_drafter_n_past(drafter, from), llama_nextn_drafter_get_carry(drafter, from));
+    }
+
+    // A recurrent state that two sequences share becomes two. Left to the next decode, the first would take the cell of
+    // a third, and cells out of order may be moved away from their snapshots (see llama_memory_recurrent::find_slot).
+    void separate(llama_seq_id from, llama_seq_id to) {
+        const auto * model = llama_get_model(params.ctx_tgt);
+        if (!llama_model_is_hybrid(model) && !llama_model_is_recurrent(model)) {
+            return;
+        }
+        const auto           flags = LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY; // the recurrent half
+        std::vector<uint8_t> state(llama_state_seq_get_size_ext(params.ctx_tgt, from, flags));
+        llama_state_seq_get_data_ext(params.ctx_tgt, state.data(), state.size(), from, flags);
+        if (llama_state_seq_set_data_ext(params.ctx_tgt, state.data(), state.size(), to, flags) != state.size()) {
+            throw std::runtime_error("nextn: the state of a sequence could not be copied");
+        }
     }
 
     // The row goes where a state file has room for tokens.
