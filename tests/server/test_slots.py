@@ -13,6 +13,7 @@ from .conftest import complete, drafted, wait_until
 
 FIXED = nextn.DraftParams(n_max=3, adaptive=False)
 SIZES: dict[str, Any] = {"n_ctx": 256, "n_threads": 1}
+LONG = {**SIZES, "n_ctx": 4096}
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +55,17 @@ def test_drafts_and_tokens_are_those_of_a_request_alone(model, requests, n_paral
             list(pool.map(ask, requests))
 
 
+def plain_tokens(model, prompts: list[list[int]], n: int) -> list[tuple[int, ...]]:
+    """What plain decoding writes behind each prompt, its end ignored."""
+    with nextn.Speculator(model, draft=None, **LONG) as plain:
+        return [plain.generate(prompt, max_tokens=n, ignore_eos=True).tokens for prompt in prompts]
+
+
 def test_a_slot_that_joins_takes_no_state_of_another(model) -> None:
     """The states of slots lie in the order in which the slots were first used, unless they are put in order."""
     prompts = np.random.default_rng(9).integers(5, 200, (4, 12)).tolist()
-    sizes = {**SIZES, "n_ctx": 4096}
-    with nextn.Speculator(model, draft=None, **sizes) as plain:
-        wanted = [plain.generate(prompt, max_tokens=2000, ignore_eos=True).tokens for prompt in prompts]
-    with nextn.Server(model, draft=FIXED, n_parallel=4, **sizes) as server, server.client() as client:
+    wanted = plain_tokens(model, prompts, 2000)
+    with nextn.Server(model, draft=FIXED, n_parallel=4, **LONG) as server, server.client() as client:
 
         def ask(slot: int, n: int) -> list[int]:
             answer = complete(client, prompts[slot], n, id_slot=slot, ignore_eos=True, cache_prompt=False)  # type: ignore[arg-type]
@@ -83,10 +88,8 @@ def test_a_slot_that_joins_takes_no_state_of_another(model) -> None:
 def test_answers_of_one_prompt_take_no_state_of_another(model) -> None:
     """They begin from one state; where it lies must not put the states of other slots out of order."""
     prompts = np.random.default_rng(10).integers(5, 200, (2, 12)).tolist()
-    sizes = {**SIZES, "n_ctx": 4096}
-    with nextn.Speculator(model, draft=None, **sizes) as plain:
-        wanted = [plain.generate(prompt, max_tokens=800, ignore_eos=True).tokens for prompt in prompts]
-    with nextn.Server(model, draft=FIXED, n_parallel=4, **sizes) as server, server.client() as client:
+    wanted = plain_tokens(model, prompts, 800)
+    with nextn.Server(model, draft=FIXED, n_parallel=4, **LONG) as server, server.client() as client:
         options = {"ignore_eos": True, "cache_prompt": False}
 
         def two_answers(n: int) -> list[list[int]]:
