@@ -84,6 +84,7 @@ static py::typing::Dict<py::str, py::object> engine_info() {
     info["devices"] = devices();
     info["max_devices"] = llama_max_devices();
     info["supports_gpu_offload"] = has_gpu();
+    info["memory_available"] = available_memory(); // bytes; -1: the system does not say
     info["supports_mmap"] = llama_supports_mmap();
     info["supports_mlock"] = llama_supports_mlock();
     info["supports_rpc"] = llama_supports_rpc();

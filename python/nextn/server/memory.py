@@ -22,8 +22,9 @@ def refuse_too_large(model: Path, n_ctx: int, n_parallel: int) -> None:
     Raises:
         ServerError: They need more than is available.
     """
-    available = _available()
-    if available is None or any(device["type"] != "cpu" for device in _core.engine_info()["devices"]):
+    engine = _core.engine_info()
+    available = engine["memory_available"]
+    if available < 0 or any(device["type"] != "cpu" for device in engine["devices"]):
         return
     try:
         found = estimate_memory(model, n_ctx * n_parallel, 0, type_k="q4_0", type_v="q4_0")
@@ -35,12 +36,3 @@ def refuse_too_large(model: Path, n_ctx: int, n_parallel: int) -> None:
             f"n_ctx={n_ctx} and n_parallel={n_parallel} need at least {needed / _GIB:.1f} GiB, "
             f"{available / _GIB:.1f} GiB are available: a smaller n_ctx or fewer slots need less"
         )
-
-
-def _available() -> int | None:
-    """Bytes that processes can get; None when the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")), None)
