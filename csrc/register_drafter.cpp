@@ -70,19 +70,26 @@ static void flush(const Drafter & drafter_ref, SeqId seq_id) {
     compute(drafter, [&] { return -std::abs(llama_nextn_drafter_flush(drafter->drafter, seq)); });
 }
 
-static void feed(const Drafter & drafter_ref, const Tokens & tokens, SeqId seq_id) {
-    const LockedDrafter drafter(drafter_ref);
-    const auto n_tokens = static_cast<int64_t>(tokens.values.size());
+static void check_kept(const LockedDrafter & drafter, const std::vector<int32_t> & tokens) {
+    const auto n_tokens = static_cast<int64_t>(tokens.size());
     if (n_tokens > drafter->target->n_hidden) {
         throw py::value_error(strf("tokens are %lld, but the target's last decode left %lld hidden rows",
                                    (long long) n_tokens, (long long) drafter->target->n_hidden));
     }
-    check_tokens(*drafter->target->model, tokens.values);
-    const int32_t seq = check_seq_id(drafter, seq_id);
+    check_tokens(*drafter->target->model, tokens);
+}
+
+static void feed_checked(const LockedDrafter & drafter, const std::vector<int32_t> & tokens, int32_t seq_id) {
     compute(drafter, [&] {
-        return -std::abs(llama_nextn_drafter_feed(drafter->drafter, seq, tokens.values.data(),
-                                                  static_cast<int32_t>(n_tokens), nullptr));
+        return -std::abs(llama_nextn_drafter_feed(drafter->drafter, seq_id, tokens.data(),
+                                                  static_cast<int32_t>(tokens.size()), nullptr));
     });
+}
+
+static void feed(const Drafter & drafter_ref, const Tokens & tokens, SeqId seq_id) {
+    const LockedDrafter drafter(drafter_ref);
+    check_kept(drafter, tokens.values);
+    feed_checked(drafter, tokens.values, check_seq_id(drafter, seq_id));
 }
 
 static std::vector<int32_t> draft(const Drafter & drafter_ref, Token id_last, int64_t n_room, SeqId seq_id) {
@@ -97,12 +104,16 @@ static std::vector<int32_t> draft(const Drafter & drafter_ref, Token id_last, in
     return tokens;
 }
 
-static void accept(const Drafter & drafter_ref, int64_t n_sent, int64_t n_accepted, double verify_us, SeqId seq_id) {
+static void accept(const Drafter & drafter_ref, const Tokens & tokens, int64_t n_sent, double verify_us,
+                   SeqId seq_id) {
     const LockedDrafter drafter(drafter_ref);
     check_range("n_sent", n_sent, 0, 16);
-    check_range("n_accepted", n_accepted, 0, n_sent);
-    llama_nextn_drafter_accept(drafter->drafter, check_seq_id(drafter, seq_id), static_cast<int32_t>(n_sent),
-                               static_cast<int32_t>(n_accepted), verify_us);
+    check_range("the number of tokens", static_cast<int64_t>(tokens.values.size()), 1, n_sent + 1);
+    check_kept(drafter, tokens.values);
+    const int32_t seq = check_seq_id(drafter, seq_id);
+    llama_nextn_drafter_accept(drafter->drafter, seq, static_cast<int32_t>(n_sent),
+                               static_cast<int32_t>(tokens.values.size()) - 1, verify_us);
+    feed_checked(drafter, tokens.values, seq);
 }
 
 static void draw_drafts(const Drafter & drafter_ref, double temperature, int64_t top_k, double top_p, double min_p,
@@ -218,8 +229,10 @@ void register_drafter(py::module_ & m) {
     c.def("flush", &flush, py::arg("seq_id") = 0, nogil(), "Compute the rows of fed tokens that wait for a draft.");
     c.def("draft", &draft, py::arg("id_last"), py::arg("n_room"), py::arg("seq_id") = 0, nogil(),
           "Draft at most n_room tokens after id_last; none: decode plainly.");
-    c.def("accept", &accept, py::arg("n_sent"), py::arg("n_accepted"), py::arg("verify_us"), py::arg("seq_id") = 0,
-          nogil(), "Report a round: what was verified and accepted, and the microseconds it took.");
+    c.def("accept", &accept, py::arg("tokens"), py::arg("n_sent"), py::arg("verify_us"), py::arg("seq_id") = 0,
+          nogil(),
+          "End a round in which n_sent drafted tokens were verified in verify_us microseconds, and feed what is kept of "
+          "it: id_last and the accepted ones, tokens [1 + n_accepted].");
     c.def("draw", &draw_drafts, py::kw_only(), py::arg("temperature"), py::arg("top_k"), py::arg("top_p"),
           py::arg("min_p"), py::arg("seed"), py::arg("steady"), py::arg("seq_id") = 0, nogil(),
           "From the next begin() on draw the drafted tokens; temperature 0: take the best ones again.");

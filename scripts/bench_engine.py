@@ -36,6 +36,7 @@ from typing import Literal
 
 import nextn
 import numpy as np
+from acceptance_rates import conditional, shares
 from nextn.drafting import Drafter, HeadDrafter, NoDrafter
 from upstream_server import UpstreamServer, draft_mtp
 
@@ -61,13 +62,6 @@ class Times:
     def rate(self) -> float:
         """Tokens per second."""
         return self.n_tokens / self.total
-
-
-def conditional(rates: Sequence[float], position: int) -> float:
-    """The chance that the token at a position (from 0) is accepted when those before it are; the last rate goes on."""
-    if position >= len(rates):
-        return rates[-1] / rates[-2] if len(rates) > 1 else rates[-1]
-    return rates[position] / rates[position - 1] if position else rates[0]
 
 
 def generate(ctx: nextn.Context, drafter: Drafter, prompt: list[int], n_predict: int, rates: Sequence[float] | None,
@@ -259,8 +253,7 @@ class UpstreamArms:
         self._args, self._server = args, server
         self._options: dict[str, list[str]] = {"upstream plain": []}
         for k in args.k:
-            shares = np.cumprod([conditional(args.rates, i) for i in range(k)]).tolist() if args.rates else None
-            self._options[f"upstream k={k}"] = draft_mtp(k, shares)
+            self._options[f"upstream k={k}"] = draft_mtp(k, shares(args.rates, k) if args.rates else None)
 
     def once(self, prompts: list[list[int]]) -> dict[str, Times]:
         """One repeat of all arms, each with a server of its own."""
@@ -319,8 +312,8 @@ def report(args: argparse.Namespace, arms: Arms) -> None:
         rounds, spent = sum(r.n_rounds for r in runs), sum(r.total for r in runs)
         cells = [f"{median(r.rate for r in runs):.1f}", with_range(ratios(arms, name, plain))]
         cells += [f"{accepted / drafted:.3f}" if drafted else "", f"{1 + accepted / rounds:.2f}"]
-        shares = [sum(r.phases[p] for r in runs) / spent for p in runs[0].phases]
-        cells += [f"{share:.1%}" for share in (*shares, 1 - sum(shares))] if shares else [""] * (len(PHASES) + 1)
+        parts = [sum(r.phases[p] for r in runs) / spent for p in runs[0].phases]
+        cells += [f"{part:.1%}" for part in (*parts, 1 - sum(parts))] if parts else [""] * (len(PHASES) + 1)
         print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 

@@ -2,10 +2,14 @@
 """Tokens per second through HTTP: the patched llama-server, and upstream's when one is given, in turn.
 
     python scripts/bench_server.py MODEL.gguf --slots 4 --upstream ../llama.cpp/build/bin/llama-server
+    python scripts/bench_server.py shape.gguf --rates 0.85 0.72 0.61 0.52 --upstream ...
 
 Each arm is a server of its own that stays up. A pass sends the same greedy requests to each arm, as many at a time as
 there are slots; passes of all arms take turns, and the medians are compared. Upstream needs a build without AMX where
 output is to be compared (see CONTRIBUTING.md).
+
+With --rates drafted tokens are accepted at random, by the servers themselves: entry j is the share of rounds in which
+the first j tokens are all accepted. That is for models of random weights; the texts mean nothing then.
 """
 
 from __future__ import annotations
@@ -23,7 +27,9 @@ from typing import Any
 
 import httpx
 import nextn
+from acceptance_rates import shares
 from nextn.server.process import ServerProcess
+from upstream_server import drafts
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -57,7 +63,7 @@ def run_pass(arm: Arm, prompts: list[str], args: argparse.Namespace) -> None:
 
     def ask(prompt: str) -> dict[str, Any]:
         body = {"prompt": prompt, "n_predict": args.n_predict, "temperature": 0, "cache_prompt": False}
-        response = arm.client.post("/completion", json={**body, "ignore_eos": args.ignore_eos})
+        response = arm.client.post("/completion", json={**body, "ignore_eos": args.ignore_eos or bool(args.rates)})
         response.raise_for_status()
         return dict(response.json())
 
@@ -93,20 +99,27 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=8)
     parser.add_argument("--passes", type=int, default=5)
     parser.add_argument("--ignore-eos", action="store_true", help="as many tokens as --n-predict, whatever they are")
+    parser.add_argument(
+        "--rates", type=float, nargs="+", help="accept at random: share of rounds with the first j accepted"
+    )
     args = parser.parse_args()
     prompts = read_prompts(args.prompts)
+
+    def options_of(kind: str, length: int) -> list[str]:
+        return drafts(kind, length, shares(args.rates, length) if args.rates else None)
 
     with ExitStack() as opened:
         ours = nextn.server_binary()
         kinds: list[tuple[str, Path, list[str]]] = [
             ("ours, plain", ours, []),
-            ("ours, nextn", ours, ["--spec-type", "nextn", "--spec-draft-n-max", "8"]),
+            ("ours, nextn", ours, options_of("nextn", 8)),
         ]
         if args.upstream:
             kinds.append(("upstream, plain", args.upstream, []))
-            for length in args.upstream_lengths.split(","):
-                options = ["--spec-type", "draft-mtp", "--spec-draft-n-max", length]
-                kinds.append((f"upstream, draft-mtp {length}", args.upstream, options))
+            kinds += [
+                (f"upstream, draft-mtp {length}", args.upstream, options_of("draft-mtp", int(length)))
+                for length in args.upstream_lengths.split(",")
+            ]
         arms = [Arm(name, start(binary, args.model, args, options, opened)) for name, binary, options in kinds]
         for arm in arms:
             run_pass(arm, prompts, args)  # warm up
@@ -120,10 +133,10 @@ def main() -> None:
         rate = statistics.median(arm.rates)
         share = f"{arm.accepted / arm.drafted:.2f}" if arm.drafted else "-"
         same = sum(a == b for a, b in zip(arm.texts, arms[0].texts, strict=True))
+        compared = "" if args.rates else f", {same} of {len(prompts)} texts as plain"
         spread = f"{min(arm.rates):.0f} to {max(arm.rates):.0f}"
         print(
-            f"{arm.name:24} {rate:8.1f} tokens/s ({spread}), {rate / base:5.2f} of plain, acceptance {share},"
-            f" {same} of {len(prompts)} texts as plain"
+            f"{arm.name:24} {rate:8.1f} tokens/s ({spread}), {rate / base:5.2f} of plain, acceptance {share}{compared}"
         )
 
 

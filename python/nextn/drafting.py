@@ -267,8 +267,7 @@ class HeadDrafter:
     def accept(self, n_accepted: int) -> None:
         """Take the target's rows of id_last and the accepted tokens, and what the verdict cost."""
         verify_us = 1e6 * (perf_counter() - self._verify_start)
-        self._core.accept(len(self._round) - 1, n_accepted, verify_us)
-        self._core.feed(self._round[: n_accepted + 1])
+        self._core.accept(self._round[: n_accepted + 1], len(self._round) - 1, verify_us)
 
     def checkpoint(self) -> FloatArray:
         """The hidden row [1, n_embd] that the next token is paired with; the draft memory holds everything else."""

@@ -35,9 +35,8 @@ def test_a_round(pair, tokens):
     drafted = drafter.draft(best, 4)
     assert 1 <= len(drafted) <= 4
     assert target.decode([best, *drafted]) == 1 + len(drafted)
-    drafter.accept(len(drafted), 0, 100.0)
+    drafter.accept([best], len(drafted), 100.0)
     assert target.nextn_seq_rm(0, len(tokens) + 1, -1)
-    drafter.feed([best])
     assert drafter.stats()["n_prefix"] == 3072
 
 
@@ -108,8 +107,11 @@ def test_rows_from_before_a_drafter_are_gone(pair, demo):
         (lambda d: d.feed([1], seq_id=1), ValueError, "seq_id must be an integer from 0 to 0, not 1"),
         (lambda d: d.draft(-1, 4), ValueError, "id_last must be an integer from 0 to 3071, not -1"),
         (lambda d: d.draft(1, 4, seq_id=-1), ValueError, "seq_id must be an integer from 0 to 0, not -1"),
-        (lambda d: d.accept(17, 0, 0.0), ValueError, "n_sent must be an integer from 0 to 16, not 17"),
-        (lambda d: d.accept(2, 3, 0.0), ValueError, "n_accepted must be an integer from 0 to 2, not 3"),
+        (lambda d: d.accept([1], 17, 0.0), ValueError, "n_sent must be an integer from 0 to 16, not 17"),
+        (lambda d: d.accept([1, 2], 0, 0.0), ValueError, "the number of tokens must be an integer from 1 to 1, not 2"),
+        (lambda d: d.accept([], 2, 0.0), ValueError, "the number of tokens must be an integer from 1 to 3, not 0"),
+        (lambda d: d.accept([1, 2, 3, 4], 4, 0.0), ValueError, "tokens are 4, but the target's last decode left 3"),
+        (lambda d: d.accept([3072], 4, 0.0), ValueError, r"tokens\[0\] must be an integer from 0 to 3071, not 3072"),
         (lambda d: d.begin(7), ValueError, "seq_id must be an integer from 0 to 0, not 7"),
     ],
 )

@@ -21,16 +21,17 @@ static constexpr double guess_draft      = 0.1;  // of one decode
 static constexpr double guess_acceptance = 0.8;
 
 void llama_nextn_length::cost::add(double sample, int64_t round) {
-    samples[count++ % n_max]         = sample;
-    at_round                         = round;
-    std::array<double, n_max> sorted = samples;
-    const int                 n      = std::min(count, n_max);
-    std::sort(sorted.begin(), sorted.begin() + n);
-    typical = sorted[(n - 1) / 4]; // not the middle: what disturbs a measurement makes it longer
+    samples[count++ % n_max]          = sample;
+    at_round                          = round;
+    std::array<double, n_max> ordered = samples;
+    const int                 n       = std::min(count, n_max);
+    const auto quartile = ordered.begin() + (n - 1) / 4; // not the middle: what disturbs a measurement makes it longer
+    std::nth_element(ordered.begin(), quartile, ordered.begin() + n);
+    typical = *quartile;
 }
 
 double llama_nextn_length::cost::weight(int64_t round) const {
-    return std::min(count, n_max) * std::exp2(-(double) (round - at_round) / half_life);
+    return count == 0 ? 0 : std::min(count, n_max) * std::exp2(-(double) (round - at_round) / half_life);
 }
 
 void llama_nextn_length::counts::add(double n_accepted, double n_trials) {
@@ -81,13 +82,12 @@ void llama_nextn_length::learn_expected() {
 }
 
 // Weighted least squares, with some weight on the guessed slope.
-void llama_nextn_length::fit_line() {
+void llama_nextn_length::fit_line(const std::array<double, k_max + 2> & weights) {
     double sum = 0, x_mean = 0, y_mean = 0;
     for (int n = 1; n <= k_max + 1; ++n) {
-        const double w = verify[n].weight(round);
-        sum += w;
-        x_mean += w * (n - 1);
-        y_mean += w * verify[n].typical;
+        sum += weights[n];
+        x_mean += weights[n] * (n - 1);
+        y_mean += weights[n] * verify[n].typical;
     }
     if (sum == 0) {
         line_at_one = 1;
@@ -99,9 +99,8 @@ void llama_nextn_length::fit_line() {
     const double guess = guess_per_token * y_mean / (1 + guess_per_token * x_mean);
     double       xx = slope_weight, xy = slope_weight * guess;
     for (int n = 1; n <= k_max + 1; ++n) {
-        const double w = verify[n].weight(round);
-        xx += w * (n - 1 - x_mean) * (n - 1 - x_mean);
-        xy += w * (n - 1 - x_mean) * (verify[n].typical - y_mean);
+        xx += weights[n] * (n - 1 - x_mean) * (n - 1 - x_mean);
+        xy += weights[n] * (n - 1 - x_mean) * (verify[n].typical - y_mean);
     }
     // more tokens cost more, but not more than one at a time
     line_slope  = std::clamp(xy / xx, 0.1 * guess, y_mean / (x_mean + 1));
@@ -109,9 +108,13 @@ void llama_nextn_length::fit_line() {
 }
 
 void llama_nextn_length::learn_costs() {
-    fit_line();
+    std::array<double, k_max + 2> weights; // of the measured costs, as evidence
     for (int n = 1; n <= k_max + 1; ++n) {
-        const double w = verify[n].weight(round);
+        weights[n] = verify[n].weight(round);
+    }
+    fit_line(weights);
+    for (int n = 1; n <= k_max + 1; ++n) {
+        const double w = weights[n];
         costs[n] = (w * verify[n].typical + line_weight * (line_at_one + line_slope * (n - 1))) / (w + line_weight);
     }
     // measured seldom while drafting pays, but never dearer than a wider one

@@ -76,7 +76,7 @@ private:
     bool   can_pay() const; // whether some length would pay if all of it were accepted
     int    longest_probe_interval() const;
     void   learn_expected();
-    void   fit_line();
+    void   fit_line(const std::array<double, k_max + 2> & weights);
     void   learn_costs();
     double prior(float p) const;
     double rate() const; // r: tokens per time of the best length under average acceptance
