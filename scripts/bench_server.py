@@ -92,6 +92,7 @@ def main() -> None:
     parser.add_argument(
         "--upstream-lengths", default="1,2,3,4", help="draft lengths of its draft-mtp (default: 1,2,3,4)"
     )
+    parser.add_argument("--lengths", default="", help="our fixed draft lengths, as 1,2,3 (default: adaptive alone)")
     parser.add_argument("--slots", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--n-ctx", type=int, default=1024, help="of each slot")
@@ -112,7 +113,11 @@ def main() -> None:
         ours = nextn.server_binary()
         kinds: list[tuple[str, Path, list[str]]] = [
             ("ours, plain", ours, []),
-            ("ours, nextn", ours, options_of("nextn", 8)),
+            ("ours, adaptive", ours, options_of("nextn", 8)),
+        ]
+        kinds += [
+            (f"ours, fixed {length}", ours, [*options_of("nextn", int(length)), "--no-spec-draft-adaptive"])
+            for length in filter(None, args.lengths.split(","))
         ]
         if args.upstream:
             kinds.append(("upstream, plain", args.upstream, []))
