@@ -9,7 +9,8 @@ there are slots; passes of all arms take turns, and the medians are compared. Up
 output is to be compared (see CONTRIBUTING.md).
 
 With --rates drafted tokens are accepted at random, by the servers themselves: entry j is the share of rounds in which
-the first j tokens are all accepted. That is for models of random weights; the texts mean nothing then.
+the first j tokens are all accepted. That is for models of random weights and real size; the texts mean nothing then,
+and our head scores the first 32,768 ids, as in bench_engine.py.
 """
 
 from __future__ import annotations
@@ -107,7 +108,9 @@ def main() -> None:
     prompts = read_prompts(args.prompts)
 
     def options_of(kind: str, length: int) -> list[str]:
-        return drafts(kind, length, shares(args.rates, length) if args.rates else None)
+        options = drafts(kind, length, shares(args.rates, length) if args.rates else None)
+        # random text would widen the shortlist without end
+        return [*options, "--spec-draft-vocab", "32768"] if args.rates and kind == "nextn" else options
 
     with ExitStack() as opened:
         ours = nextn.server_binary()

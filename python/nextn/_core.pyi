@@ -296,13 +296,13 @@ class Drafter:
     ) -> None: ...
     def accept(
         self,
+        tokens: collections.abc.Sequence[int] | numpy.typing.NDArray[numpy.integer[typing.Any]],
         n_sent: typing.SupportsInt | typing.SupportsIndex,
-        n_accepted: typing.SupportsInt | typing.SupportsIndex,
         verify_us: typing.SupportsFloat | typing.SupportsIndex,
         seq_id: int = 0,
     ) -> None:
         """
-        Report a round: what was verified and accepted, and the microseconds it took.
+        End a round in which n_sent drafted tokens were verified in verify_us microseconds, and feed what is kept of it: id_last and the accepted ones, tokens [1 + n_accepted].
         """
     def begin(self, seq_id: int = 0) -> None:
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from typing import Any
 
@@ -265,3 +266,48 @@ def test_the_connection_is_kept_behind_a_stream(server) -> None:
                 assert response.read().endswith(b"\n\n")
                 addresses.add(response.extensions["network_stream"].get_extra_info("client_addr"))
     assert len(addresses) == 1
+
+
+@pytest.mark.parametrize("vocab", [[5, 6, 7], range(3072), 512], ids=["three-ids", "every-id", "first-ids"])
+def test_the_tokens_that_the_head_scores(vocab, prompts, plain, client) -> None:
+    """Whatever they are, the text is the same; of words that are not among them only those of the text are drafted."""
+    wanted, all_of_them = list(plain(prompts[2], 48)), drafted(complete(client, prompts[2]))
+    draft = nextn.DraftParams(n_max=4, adaptive=False, vocab=vocab)
+    with nextn.Server(draft=draft, **SIZES) as server, server.client() as of_vocab:
+        answer = complete(of_vocab, prompts[2])
+    assert answer["tokens"] == wanted[: len(answer["tokens"])]
+    n_drafted, n_accepted, _ = drafted(answer)
+    if vocab == range(3072):
+        assert drafted(answer) == all_of_them
+    else:
+        assert n_drafted > 40
+        assert n_accepted < all_of_them[1]
+
+
+@pytest.mark.parametrize(
+    ("vocab", "text"),
+    [
+        ("12", "at least 256 ids are scored, not 12"),
+        ("4000", "--spec-draft-vocab goes up to id 3999, the model's ids to 3071"),
+        ("ids.txt", "ids.txt cannot be read"),
+        ("WORDS", "is no text file with one token id per line"),
+        ("EMPTY", "is no text file with one token id per line"),
+        ("NEGATIVE", "holds -1, which is no token id"),
+    ],
+)
+def test_wrong_tokens_that_the_head_scores(vocab, text, tmp_path) -> None:
+    contents = {"WORDS": "5\nsix\n", "EMPTY": "\n", "NEGATIVE": "5\n-1\n"}
+    if vocab in contents:
+        path = tmp_path / "ids.txt"
+        path.write_text(contents[vocab])
+        vocab = str(path)
+    with (
+        pytest.raises(nextn.ServerError, match=re.escape(text)),
+        nextn.Server(extra_args=["--spec-draft-vocab", vocab], **SIZES),
+    ):
+        pass
+
+
+def test_the_tokens_scored_belong_to_our_driver() -> None:
+    with pytest.raises(ValueError, match="draft-mtp scores the whole vocabulary"):
+        nextn.Server(spec_type="draft-mtp", draft=nextn.DraftParams(vocab=512))

@@ -19,8 +19,6 @@ from nextn.server.command import SpecType
 
 def run(args: argparse.Namespace) -> None:
     """Serve until Ctrl-C or SIGTERM, then let running requests end."""
-    if args.draft_vocab is not None:
-        raise UsageError("--draft-vocab does not go with nextn serve: the server's head chooses by itself")
     if args.exact:
         raise UsageError("--exact does not go with nextn serve: the server does not check it; nextn generate does")
     draft = read_draft(args)

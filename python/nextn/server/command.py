@@ -35,6 +35,8 @@ def choose_spec_type(spec_type: str, draft: DraftParams | None, model: Path, dra
         spec_type = "none"
     elif not isinstance(draft, DraftParams):
         raise TypeError(f"draft must be a DraftParams or None, not {type(draft).__name__}")
+    elif spec_type == "draft-mtp" and draft.vocab != "auto":
+        raise ValueError('draft-mtp scores the whole vocabulary: vocab goes with spec_type="nextn"')
     found = inspect(model)
     head = (found if draft_model is None else inspect(draft_model)).head
     can_draft = head.state == "complete"
@@ -56,6 +58,7 @@ def build_command(
     spec_type: str,
     draft: DraftParams,
     draft_model: Path | None,
+    vocab_file: str | None,
     host: str,
     port: int,
     n_ctx: int | None,
@@ -65,7 +68,7 @@ def build_command(
     rpc_servers: Sequence[str],
     extra_args: Sequence[str],
 ) -> list[str]:
-    """Program and arguments; what is left at None is left to llama-server."""
+    """Program and arguments; what is left at None is left to llama-server. vocab_file holds the draft's ids, if any."""
     command = [str(binary), "--model", str(model), "--host", host, "--port", str(check_int("port", port, 0, 65535))]
     command += ["--metrics", "--slots"]
     command += ["--parallel", str(check_int("n_parallel", n_parallel, 1, 256))]
@@ -83,6 +86,8 @@ def build_command(
         command += ["--spec-draft-n-min", str(draft.n_min), "--spec-draft-p-min", f"{draft.p_min:g}"]
         if not draft.adaptive:
             command += ["--no-spec-draft-adaptive"]
+        if vocab_file is not None or draft.vocab != "auto":
+            command += ["--spec-draft-vocab", vocab_file or str(draft.vocab)]
         if draft_model is not None:
             command += ["--model-draft", str(draft_model)]
     return [*command, *extra_args]

@@ -31,9 +31,10 @@ class ServerProcess:
     Args:
         command: Program and arguments.
         environment: Its environment, apart from what is added here.
+        pass_fds: Descriptors that it inherits.
     """
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], pass_fds: Sequence[int] = ()) -> None:
         self._lines: deque[str] = deque(maxlen=_N_LINES)
         self._listening = threading.Event()
         self._address: str | None = None
@@ -46,7 +47,7 @@ class ServerProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
-                pass_fds=(watched,),
+                pass_fds=(watched, *pass_fds),
                 start_new_session=True,  # Ctrl-C at a terminal is for us: we stop it in order
             )
         except BaseException:

@@ -6,11 +6,12 @@ import os
 import re
 import signal
 import socket
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from nextn._binary import server_binary
 from nextn.bundled import bundled_model
@@ -40,7 +41,7 @@ class Server:
     Args:
         model: A GGUF file; None serves the small model that comes with nextn.
         spec_type: "nextn", "draft-mtp" (upstream's driver), "none", or "auto": nextn when there is a head.
-        draft: How the head drafts; `vocab` is left to the engine. None is spec_type "none".
+        draft: How the head drafts. None is spec_type "none".
         draft_model: File with the draft head, when the model has none.
         host: Address to listen on. The API has no other protection than api_key: 127.0.0.1 keeps it on this machine.
         port: 0 takes a free one; base_url tells.
@@ -84,21 +85,26 @@ class Server:
         head = Path(draft_model) if draft_model is not None else None
         self._api_key = api_key
         self._spec_type = choose_spec_type(spec_type, draft, path, head)
-        command = build_command(
-            server_binary(), path, spec_type=self._spec_type, draft=draft or DraftParams(), draft_model=head, host=host,
-            port=port, n_ctx=n_ctx, n_parallel=n_parallel, n_threads=n_threads,
-            n_gpu_layers=-1 if n_gpu_layers is None and rpc_servers else n_gpu_layers,
-            rpc_servers=rpc_servers, extra_args=extra_args,
-        )  # fmt: skip
-        if port:
-            _refuse_taken(host, port)
-        if n_ctx and not rpc_servers:
-            refuse_too_large(path, n_ctx, n_parallel)
         self._stopped = False
-        try:
-            self._process = ServerProcess(command, build_environment(api_key))
-        except OSError as error:
-            raise ServerError(f"llama-server does not start: {error}") from None
+        with tempfile.TemporaryFile("w") as ids:
+            inherited = _write_ids(ids, draft.vocab_ids) if draft is not None else None
+            command = build_command(
+                server_binary(), path, spec_type=self._spec_type, draft=draft or DraftParams(), draft_model=head,
+                vocab_file=f"/dev/fd/{inherited}" if inherited is not None else None,
+                host=host, port=port, n_ctx=n_ctx, n_parallel=n_parallel, n_threads=n_threads,
+                n_gpu_layers=-1 if n_gpu_layers is None and rpc_servers else n_gpu_layers,
+                rpc_servers=rpc_servers, extra_args=extra_args,
+            )  # fmt: skip
+            if port:
+                _refuse_taken(host, port)
+            if n_ctx and not rpc_servers:
+                refuse_too_large(path, n_ctx, n_parallel)
+            try:
+                self._process = ServerProcess(
+                    command, build_environment(api_key), pass_fds=() if inherited is None else (inherited,)
+                )
+            except OSError as error:
+                raise ServerError(f"llama-server does not start: {error}") from None
 
     @property
     def base_url(self) -> str:
@@ -232,6 +238,15 @@ class Server:
         """The last lines of the log."""
         lines = self._process.logs()[-_N_LINES_SHOWN:]
         return "; its last words:\n  " + "\n  ".join(lines) if lines else ""
+
+
+def _write_ids(file: IO[str], ids: Sequence[int]) -> int | None:
+    """Write ids, which may be too many for a command line, one per line; the descriptor, None when there are none."""
+    if not ids:
+        return None
+    file.writelines(f"{token}\n" for token in ids)
+    file.seek(0)
+    return file.fileno()
 
 
 def _refuse_taken(host: str, port: int) -> None:

@@ -66,12 +66,23 @@ struct common_speculative_impl_nextn : public common_speculative_impl {
             throw std::runtime_error("nextn: the engine keeps no state of this architecture to roll back to");
         }
 
-        auto dparams     = llama_nextn_draft_default_params();
-        dparams.n_max    = params.n_max;
-        dparams.n_min    = params.n_min;
-        dparams.p_min    = params.p_min;
-        dparams.adaptive = params.adaptive;
-        drafter          = llama_nextn_drafter_init(ctx_tgt, ctx_dft, dparams);
+        const int32_t n_vocab = llama_vocab_n_tokens(llama_model_get_vocab(model));
+        const auto &  ids     = params.vocab_ids;
+        const int32_t highest = ids.empty() ? params.n_vocab - 1 : *std::max_element(ids.begin(), ids.end());
+        if (highest >= n_vocab) {
+            throw std::runtime_error(string_format("nextn: --spec-draft-vocab goes up to id %d, the model's ids to %d",
+                                                   highest, n_vocab - 1));
+        }
+
+        auto dparams        = llama_nextn_draft_default_params();
+        dparams.n_max       = params.n_max;
+        dparams.n_min       = params.n_min;
+        dparams.p_min       = params.p_min;
+        dparams.adaptive    = params.adaptive;
+        dparams.n_vocab     = params.n_vocab;
+        dparams.vocab_ids   = ids.data();
+        dparams.n_vocab_ids = (int32_t) ids.size();
+        drafter             = llama_nextn_drafter_init(ctx_tgt, ctx_dft, dparams);
         if (!drafter) {
             throw std::runtime_error("nextn: drafts are 1 to 16 tokens long, and at least n_min");
         }
