@@ -108,6 +108,10 @@ class Ggml:
         _declare(base.ggml_cpy, p, p, p, p)
         _declare(base.ggml_conv_2d_direct, p, p, p, p, *[c_int] * 6)
         _declare(base.ggml_cont, p, p, p)
+        _declare(base.ggml_transpose, p, p, p)
+        _declare(base.ggml_concat, p, p, p, p, c_int)
+        _declare(base.ggml_silu, p, p, p)
+        _declare(base.ggml_ssm_conv, p, p, p, p)
         _declare(base.ggml_flash_attn_ext, p, p, p, p, p, p, c_float, c_float, c_float)
         _declare(base.ggml_gated_delta_net, p, p, p, p, p, p, p, p, c_int64)
 

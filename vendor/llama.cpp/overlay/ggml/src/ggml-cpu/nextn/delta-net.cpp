@@ -264,6 +264,19 @@ private:
     int64_t             kept_stride;
 };
 
+int gated_delta_net_and_copy(const ggml_compute_params * params, const ggml_cgraph * graph, int i) {
+    ggml_tensor * dst = graph->nodes[i];
+    if (!narrow_delta_net::applies(dst)) {
+        return 0;
+    }
+    const copied_delta_net copied(graph, i);
+    if (!copied.found()) {
+        return 0;
+    }
+    narrow_delta_net(dst, copied.destination()).compute(params);
+    return copied.n_nodes_after(i);
+}
+
 } // namespace nextn
 
 bool ggml_nextn_gated_delta_net(const ggml_compute_params * params, ggml_tensor * dst) {
@@ -272,17 +285,4 @@ bool ggml_nextn_gated_delta_net(const ggml_compute_params * params, ggml_tensor 
     }
     nextn::narrow_delta_net(dst, nullptr).compute(params);
     return true;
-}
-
-int ggml_nextn_gated_delta_net_and_copy(const ggml_compute_params * params, const ggml_cgraph * graph, int i) {
-    ggml_tensor * dst = graph->nodes[i];
-    if (dst->op != GGML_OP_GATED_DELTA_NET || !nextn::narrow_delta_net::applies(dst)) {
-        return 0;
-    }
-    const nextn::copied_delta_net copied(graph, i);
-    if (!copied.found()) {
-        return 0;
-    }
-    nextn::narrow_delta_net(dst, copied.destination()).compute(params);
-    return copied.n_nodes_after(i);
 }

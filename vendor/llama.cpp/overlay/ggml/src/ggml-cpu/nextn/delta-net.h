@@ -12,18 +12,12 @@
 struct ggml_cgraph;
 struct ggml_compute_params;
 
-#ifdef __cplusplus
-extern "C" {
-#endif
-
 // Compute a GGML_OP_GATED_DELTA_NET; false when the batch is not narrow and the engine should do it.
-bool ggml_nextn_gated_delta_net(const struct ggml_compute_params * params, struct ggml_tensor * dst);
+bool ggml_nextn_gated_delta_net(const ggml_compute_params * params, ggml_tensor * dst);
 
-// Compute the one at node i together with the copy of its states that follows. Returns the number of nodes up to that
-// copy; 0 when there is no such copy, and nothing was done.
-int ggml_nextn_gated_delta_net_and_copy(const struct ggml_compute_params * params, const struct ggml_cgraph * graph,
-                                        int i);
+namespace nextn {
 
-#ifdef __cplusplus
-}
-#endif
+// As ggml_nextn_recurrent(), with the copy of the states that follows.
+int gated_delta_net_and_copy(const ggml_compute_params * params, const ggml_cgraph * graph, int i);
+
+} // namespace nextn
