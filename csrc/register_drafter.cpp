@@ -104,8 +104,7 @@ static std::vector<int32_t> draft(const Drafter & drafter_ref, Token id_last, in
     return tokens;
 }
 
-static void accept(const Drafter & drafter_ref, const Tokens & tokens, int64_t n_sent, double verify_us,
-                   SeqId seq_id) {
+static void accept(const Drafter & drafter_ref, const Tokens & tokens, int64_t n_sent, double verify_us, SeqId seq_id) {
     const LockedDrafter drafter(drafter_ref);
     check_range("n_sent", n_sent, 0, 16);
     check_range("the number of tokens", static_cast<int64_t>(tokens.values.size()), 1, n_sent + 1);
@@ -229,10 +228,10 @@ void register_drafter(py::module_ & m) {
     c.def("flush", &flush, py::arg("seq_id") = 0, nogil(), "Compute the rows of fed tokens that wait for a draft.");
     c.def("draft", &draft, py::arg("id_last"), py::arg("n_room"), py::arg("seq_id") = 0, nogil(),
           "Draft at most n_room tokens after id_last; none: decode plainly.");
-    c.def("accept", &accept, py::arg("tokens"), py::arg("n_sent"), py::arg("verify_us"), py::arg("seq_id") = 0,
-          nogil(),
-          "End a round in which n_sent drafted tokens were verified in verify_us microseconds, and feed what is kept of "
-          "it: id_last and the accepted ones, tokens [1 + n_accepted].");
+    c.def(
+        "accept", &accept, py::arg("tokens"), py::arg("n_sent"), py::arg("verify_us"), py::arg("seq_id") = 0, nogil(),
+        "End a round in which n_sent drafted tokens were verified in verify_us microseconds, and feed what is kept of "
+        "it: id_last and the accepted ones, tokens [1 + n_accepted].");
     c.def("draw", &draw_drafts, py::kw_only(), py::arg("temperature"), py::arg("top_k"), py::arg("top_p"),
           py::arg("min_p"), py::arg("seed"), py::arg("steady"), py::arg("seq_id") = 0, nogil(),
           "From the next begin() on draw the drafted tokens; temperature 0: take the best ones again.");

@@ -17,6 +17,7 @@ void register_length(py::module_ & m) {
     c.def("keep", &llama_nextn_length::keep, py::arg("p"), "How many of these drafted tokens to verify.");
     c.def("saw", &llama_nextn_length::saw, py::arg("p"), py::arg("n_sent"), py::arg("n_accepted"),
           "What became of a draft with these probabilities.");
+    c.def("new_text", &llama_nextn_length::new_text, "Another text begins: what was learnt of the head counts little.");
     c.def("verify_took", &llama_nextn_length::verify_took, py::arg("n_tokens"), py::arg("t"));
     c.def("first_draft_took", &llama_nextn_length::first_draft_took, py::arg("t"));
     c.def("next_draft_took", &llama_nextn_length::next_draft_took, py::arg("t"));

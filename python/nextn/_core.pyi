@@ -398,6 +398,10 @@ class DraftLength:
         """
         How many of these drafted tokens to verify.
         """
+    def new_text(self) -> None:
+        """
+        Another text begins: what was learnt of the head counts little.
+        """
     def next_draft_took(self, t: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
     def plan(self) -> int:
         """

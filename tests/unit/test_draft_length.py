@@ -140,6 +140,34 @@ def test_a_head_that_becomes_good_is_noticed():
     assert np.mean(sent[-500:]) > 6
 
 
+def of_texts(costs, acceptances, rng, *, told):
+    """Tokens per time over 120 texts of 96 tokens, whose acceptances take turns at random."""
+    length, tokens, time = DraftLength(N_MAX), 0, 0.0
+    for _ in range(120):
+        acceptance, n_text = rng.choice(acceptances), 0
+        if told:
+            length.new_text()
+        while n_text < 96:
+            drafted, sent, accepted = run_round(
+                length, costs, lambda i: 0.9, lambda i, acceptance=acceptance: rng.random() < acceptance
+            )
+            n_text, time = n_text + 1 + accepted, time + cost(*costs, drafted, sent)
+        tokens += n_text
+    return tokens / time
+
+
+@pytest.mark.parametrize("costs", COSTS)
+def test_each_text_is_another_one(costs):
+    """Good and bad texts in turn: a text is judged by itself, soon; and where all are alike nothing is lost."""
+    rates = {
+        told: np.mean([of_texts(COSTS[costs], [0.95, 0.3], np.random.default_rng(i), told=told) for i in range(4)])
+        for told in (True, False)
+    }
+    assert rates[True] > 1.005 * rates[False]
+    useless = of_texts(COSTS[costs], [0.0], np.random.default_rng(1), told=True)
+    assert useless >= 0.98 / COSTS[costs][0][0]
+
+
 def test_a_width_that_was_slow_once_is_tried_again():
     """The first rounds of every width fall into a time when the machine is busy."""
     costs, rng = COSTS["cheap-verify"], np.random.default_rng(4)

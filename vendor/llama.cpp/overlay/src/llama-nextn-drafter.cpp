@@ -45,6 +45,7 @@ void llama_nextn_drafter::restart(llama_seq_id seq_id, llama_pos n_true, const f
     seq.n_steps = 0;
     seq.p.clear();
     seq.q.clear();
+    seq.length.new_text();
     if (seq.drawer) {
         seq.drawer->restart();
         seq.steady_choice = {};

@@ -6,6 +6,7 @@
 static constexpr double fade_per_trial = 0.99;  // half of the evidence is at most 70 trials old
 static constexpr double fade_per_round = 0.998; // of bins that are never sent: they get another chance
 static constexpr double prior_trials   = 2;
+static constexpr double trials_kept    = 8;     // of the evidence when another text begins
 static constexpr double even_trials    = 20;    // of all positions being equally good
 static constexpr double half_life      = 200;   // rounds after which a cost counts half
 static constexpr double line_weight    = 0.5;   // of the line against a measured sample
@@ -44,6 +45,12 @@ void llama_nextn_length::counts::fade(double factor) {
     trials *= factor;
 }
 
+void llama_nextn_length::counts::limit(double n_trials) {
+    if (trials > n_trials) {
+        fade(n_trials / trials);
+    }
+}
+
 llama_nextn_length::llama_nextn_length(int n_max) : n_max(std::clamp(n_max, 0, k_max)), probe_interval(probe_first) {
     learn_expected();
     learn_costs();
@@ -51,6 +58,17 @@ llama_nextn_length::llama_nextn_length(int n_max) : n_max(std::clamp(n_max, 0, k
 
 void llama_nextn_length::set_n_max(int n) {
     n_max = std::clamp(n, 0, k_max);
+}
+
+void llama_nextn_length::new_text() {
+    for (auto & bin : by_bin) {
+        bin.limit(trials_kept);
+    }
+    for (int i = 1; i <= k_max; ++i) {
+        by_position[i].limit(trials_kept);
+        outcomes[i].limit(trials_kept);
+    }
+    learn_expected();
 }
 
 int llama_nextn_length::bin_of(float p) {

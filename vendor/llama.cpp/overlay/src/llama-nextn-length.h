@@ -42,6 +42,9 @@ public:
 
     void set_n_max(int n);
 
+    // Another text begins, on which the head may be better or worse: what the one before taught counts little.
+    void new_text();
+
     double cost_verify(int n_tokens) const;         // v(n)
     double cost_draft(int n_draft) const;           // d(k)
     double acceptance(int position, float p) const; // of the token at this position (from 1), given the ones before it
@@ -68,6 +71,7 @@ private:
 
         void add(double n_accepted, double n_trials);
         void fade(double factor);
+        void limit(double n_trials);
     };
 
     static int bin_of(float p);
