@@ -8,10 +8,11 @@ import signal
 import socket
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 from nextn._binary import server_binary
 from nextn.bundled import bundled_model
@@ -86,11 +87,10 @@ class Server:
         self._api_key = api_key
         self._spec_type = choose_spec_type(spec_type, draft, path, head)
         self._stopped = False
-        with tempfile.TemporaryFile("w") as ids:
-            inherited = _write_ids(ids, draft.vocab_ids) if draft is not None else None
+        with _inheritable(draft.vocab_ids if draft is not None else ()) as ids:
             command = build_command(
                 server_binary(), path, spec_type=self._spec_type, draft=draft or DraftParams(), draft_model=head,
-                vocab_file=f"/dev/fd/{inherited}" if inherited is not None else None,
+                vocab_file=f"/dev/fd/{ids}" if ids is not None else None,
                 host=host, port=port, n_ctx=n_ctx, n_parallel=n_parallel, n_threads=n_threads,
                 n_gpu_layers=-1 if n_gpu_layers is None and rpc_servers else n_gpu_layers,
                 rpc_servers=rpc_servers, extra_args=extra_args,
@@ -100,9 +100,7 @@ class Server:
             if n_ctx and not rpc_servers:
                 refuse_too_large(path, n_ctx, n_parallel)
             try:
-                self._process = ServerProcess(
-                    command, build_environment(api_key), pass_fds=() if inherited is None else (inherited,)
-                )
+                self._process = ServerProcess(command, build_environment(api_key), () if ids is None else (ids,))
             except OSError as error:
                 raise ServerError(f"llama-server does not start: {error}") from None
 
@@ -240,13 +238,16 @@ class Server:
         return "; its last words:\n  " + "\n  ".join(lines) if lines else ""
 
 
-def _write_ids(file: IO[str], ids: Sequence[int]) -> int | None:
-    """Write ids, which may be too many for a command line, one per line; the descriptor, None when there are none."""
+@contextmanager
+def _inheritable(ids: Sequence[int]) -> Iterator[int | None]:
+    """The descriptor of a file of ids, one per line, which may be too many for a command line; None for none."""
     if not ids:
-        return None
-    file.writelines(f"{token}\n" for token in ids)
-    file.seek(0)
-    return file.fileno()
+        yield None
+        return
+    with tempfile.TemporaryFile("w") as file:
+        file.writelines(f"{token}\n" for token in ids)
+        file.seek(0)
+        yield file.fileno()
 
 
 def _refuse_taken(host: str, port: int) -> None:
