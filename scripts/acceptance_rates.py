@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["conditional", "shares"]
+__all__ = ["RATES_VOCAB", "conditional", "shares"]
+
+RATES_VOCAB = 32768
+"""Ids that our head scores then, as it starts with on any model: random text would widen the shortlist without end."""
 
 
 def conditional(rates: Sequence[float], position: int) -> float:

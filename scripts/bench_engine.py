@@ -36,13 +36,12 @@ from typing import Literal
 
 import nextn
 import numpy as np
-from acceptance_rates import conditional, shares
+from acceptance_rates import RATES_VOCAB, conditional, shares
 from nextn.drafting import Drafter, HeadDrafter, NoDrafter
-from upstream_server import UpstreamServer, draft_mtp
+from upstream_server import UpstreamServer, drafts
 
 ROOT = Path(__file__).resolve().parent.parent
 PROMPTS = ROOT / "scripts" / "demo_model" / "data" / "heldout_prompts.jsonl"
-RATES_VOCAB = 32768
 PHASES = ("draft", "verify", "accept", "rollback")
 
 
@@ -253,7 +252,7 @@ class UpstreamArms:
         self._args, self._server = args, server
         self._options: dict[str, list[str]] = {"upstream plain": []}
         for k in args.k:
-            self._options[f"upstream k={k}"] = draft_mtp(k, shares(args.rates, k) if args.rates else None)
+            self._options[f"upstream k={k}"] = drafts("draft-mtp", k, shares(args.rates, k) if args.rates else None)
 
     def once(self, prompts: list[list[int]]) -> dict[str, Times]:
         """One repeat of all arms, each with a server of its own."""
@@ -405,7 +404,7 @@ def main() -> None:
     step = median(1e3 * run.phases["draft"] / run.draft_n for run in arms[longest])
     print(f"A drafted token, {longest}: {step:.2f} ms", end="")
     if server:
-        theirs = server.draft_step_ms(draft_mtp(max(args.k)), prompts[:2], args.n_predict)
+        theirs = server.draft_step_ms(drafts("draft-mtp", max(args.k)), prompts[:2], args.n_predict)
         print(f"; upstream {theirs:.2f} ms, not counting that it runs the head once more on what was verified", end="")
     print()
 

@@ -28,7 +28,7 @@ from typing import Any
 
 import httpx
 import nextn
-from acceptance_rates import shares
+from acceptance_rates import RATES_VOCAB, shares
 from nextn.server.process import ServerProcess
 from upstream_server import drafts
 
@@ -109,8 +109,7 @@ def main() -> None:
 
     def options_of(kind: str, length: int) -> list[str]:
         options = drafts(kind, length, shares(args.rates, length) if args.rates else None)
-        # random text would widen the shortlist without end
-        return [*options, "--spec-draft-vocab", "32768"] if args.rates and kind == "nextn" else options
+        return [*options, "--spec-draft-vocab", str(RATES_VOCAB)] if args.rates and kind == "nextn" else options
 
     with ExitStack() as opened:
         ours = nextn.server_binary()

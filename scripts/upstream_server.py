@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-__all__ = ["UpstreamServer", "draft_mtp", "drafts"]
+__all__ = ["UpstreamServer", "drafts"]
 
 # "… #gen tokens = 123 … dur(b,g,a) = 0.002, 1234.500, 0.010 ms": what its driver counts since the start
 _STATISTICS = re.compile(r"#gen tokens = *(\d+),.*dur\(b,g,a\) = [\d.]+, ([\d.]+),")
@@ -26,11 +26,6 @@ def drafts(kind: str, length: int, shares: Sequence[float] | None = None) -> lis
     """Options for drafts of this length at most; shares: accept the first j tokens in this share of rounds."""
     options = ["--spec-type", kind, "--spec-draft-n-max", str(length)]
     return options + (["--spec-synth-rates", ",".join(f"{share:.4f}" for share in shares)] if shares else [])
-
-
-def draft_mtp(length: int, shares: Sequence[float] | None = None) -> list[str]:
-    """The same for its own driver, whose drafts have a fixed length."""
-    return drafts("draft-mtp", length, shares)
 
 
 @dataclass
