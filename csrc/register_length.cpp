@@ -17,12 +17,22 @@ void register_length(py::module_ & m) {
     c.def("keep", &llama_nextn_length::keep, py::arg("p"), "How many of these drafted tokens to verify.");
     c.def("saw", &llama_nextn_length::saw, py::arg("p"), py::arg("n_sent"), py::arg("n_accepted"),
           "What became of a draft with these probabilities.");
-    c.def("new_text", &llama_nextn_length::new_text, "Another text begins: what was learnt of the head counts little.");
-    c.def("verify_took", &llama_nextn_length::verify_took, py::arg("n_tokens"), py::arg("t"));
-    c.def("first_draft_took", &llama_nextn_length::first_draft_took, py::arg("t"));
-    c.def("next_draft_took", &llama_nextn_length::next_draft_took, py::arg("t"));
-    c.def("cost_verify", &llama_nextn_length::cost_verify, py::arg("n_tokens"), "In the unit of what was told.");
-    c.def("cost_draft", &llama_nextn_length::cost_draft, py::arg("n_draft"), "In the unit of what was told.");
+    c.def(
+        "new_text", [](llama_nextn_length & l) { l.acceptance.new_text(); },
+        "Another text begins: what was learnt of the head counts little.");
+    c.def(
+        "verify_took", [](llama_nextn_length & l, int n_tokens, double t) { l.costs.verify_took(n_tokens, t); },
+        py::arg("n_tokens"), py::arg("t"));
+    c.def(
+        "first_draft_took", [](llama_nextn_length & l, double t) { l.costs.first_draft_took(t); }, py::arg("t"));
+    c.def(
+        "next_draft_took", [](llama_nextn_length & l, double t) { l.costs.next_draft_took(t); }, py::arg("t"));
+    c.def(
+        "cost_verify", [](const llama_nextn_length & l, int n_tokens) { return l.costs.verify(n_tokens); },
+        py::arg("n_tokens"), "In the unit of what was told.");
+    c.def(
+        "cost_draft", [](const llama_nextn_length & l, int n_draft) { return l.costs.draft(n_draft); },
+        py::arg("n_draft"), "In the unit of what was told.");
 }
 
 } // namespace nextn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from ggml_ctypes import F32
+from ggml_ctypes import F32, I32
 
 from kernels.conftest import MOST, WIDTHS, assert_same_bits
 
@@ -123,3 +123,73 @@ def test_agrees_with_double_precision(ggml, n):
                 s += np.outer((v[seq, t, head] - s @ key) * beta[seq, t, head], key)
                 np.testing.assert_allclose(out[seq, t, head], s @ query / n**0.5, rtol=1e-4, atol=1e-5)
             np.testing.assert_allclose(kept[0][seq, head], s, rtol=1e-4, atol=1e-5)
+
+
+CELLS = 3  # of the memory below, one of which is no sequence's
+
+
+def from_memory(ggml, inputs, memory, ids, n_kept, write_between):
+    """The delta net as a server has it: first states from rows of the memory, the newest ones back to its cells.
+
+    memory is [planes, cells, state]; ids are the rows of it that the sequences begin with. Returns the outputs, the
+    memory and what the gathering left where it puts the states.
+    """
+    n_tokens, n = inputs[2].shape[1], inputs[2].shape[3]
+    n_state, n_out = HEADS_V * n * n, N_SEQS * n_tokens * HEADS_V * n
+    base = ggml.base
+    with ggml.graph() as graph:
+        tensors = [graph.tensor(F32, *reversed(x.shape)) for x in inputs]
+        cells = graph.tensor(F32, n_state, memory.shape[0] * CELLS)
+        of_ids, other = graph.tensor(I32, N_SEQS), graph.tensor(F32, n_state)
+        gathered = base.ggml_get_rows(graph.context, cells, of_ids)
+        row = 4 * n_state
+        between = []
+        if write_between:  # the last cell of the first plane
+            to = base.ggml_view_2d(graph.context, cells, n_state, 1, row, (CELLS - 1) * row)
+            between = [base.ggml_cpy(graph.context, other, to)]
+        state = base.ggml_reshape_4d(graph.context, gathered, n, n, HEADS_V, N_SEQS)
+        net = base.ggml_gated_delta_net(graph.context, *tensors, state, n_kept)
+        states = base.ggml_view_3d(graph.context, net, n_state, N_SEQS, n_kept, row, row * N_SEQS, 4 * n_out)
+        slots = base.ggml_view_3d(graph.context, cells, n_state, N_SEQS, n_kept, row, CELLS * row, 0)
+        copy = base.ggml_cpy(graph.context, states, slots)
+        outputs = base.ggml_cont(graph.context, base.ggml_view_3d(graph.context, net, n_out, 1, 1, 0, 0, 0))
+        data = dict(zip(tensors, inputs, strict=True))
+        data |= {cells: memory, of_ids: np.array(ids, np.int32), other: np.full(n_state, 5, np.float32)}
+        data |= {gathered: np.full((N_SEQS, n_state), 7, np.float32)}
+        graph.compute([gathered, *between, copy, outputs], data)
+        return graph.read(outputs), graph.read(cells).reshape(memory.shape), graph.read(gathered).reshape(N_SEQS, -1)
+
+
+# rows that the two sequences begin with: plane * CELLS + cell
+BEGINS = {
+    "their own": (0, 1),
+    "rolled back": (2 * CELLS, 1 * CELLS + 1),
+    "each other's": (1, 0),
+    "one state for both": (2, 2),
+    "a snapshot of the other": (CELLS + 1, 1),
+}
+
+
+@pytest.mark.parametrize("n", [32, 128])
+@pytest.mark.parametrize("m", [1, 3, 9])
+@pytest.mark.parametrize("write_between", [False, True])
+@pytest.mark.parametrize("ids", BEGINS.values(), ids=BEGINS)
+def test_states_are_read_where_the_memory_has_them(ggml, threads, n, m, ids, write_between):
+    inputs, _ = make(n)
+    inputs = [np.ascontiguousarray(x[:, :m]) for x in inputs]
+    n_kept = min(m, 3)
+    memory = np.random.default_rng(m).standard_normal((3, CELLS, HEADS_V * n * n)).astype(np.float32)
+    start = np.ascontiguousarray(memory.reshape(3 * CELLS, HEADS_V, n, n)[list(ids)])
+    expected, states = delta_net(ggml, inputs, start, n_kept)
+    outputs, after, gathered = from_memory(ggml, inputs, memory, ids, n_kept, write_between)
+
+    assert_same_bits(outputs, expected.ravel(), "outputs")
+    assert_same_bits(after[:n_kept, :N_SEQS].ravel(), states[:n_kept].ravel(), "memory")
+    wanted = memory.copy()
+    if write_between:
+        wanted[0, CELLS - 1] = 5
+    assert_same_bits(after[:, N_SEQS:].ravel(), wanted[:, N_SEQS:].ravel(), "the cell of no sequence")
+    assert_same_bits(after[n_kept:].ravel(), wanted[n_kept:].ravel(), "older planes")
+    rows_written = {plane * CELLS + cell for plane in range(n_kept) for cell in range(N_SEQS)}
+    clash = any(row in rows_written and row % CELLS != seq for seq, row in enumerate(ids))
+    assert (gathered[:, 64:] == 7).all() == (not clash and not write_between), "gathered only where it has to be"

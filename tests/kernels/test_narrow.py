@@ -220,3 +220,33 @@ def test_the_comparison_can_fail(engine):
     # The engine's own kernels for four columns are what these tests are about: some must differ from one at a time.
     ours = hashes(2)
     assert {key[0] for key in ours if ours[key] != engine[key]} & {"Q4_K", "Q3_K", *FLOATS}
+
+
+@layouts
+@pytest.mark.parametrize("make", [gaussian, extreme])
+def test_columns_of_zeros_give_zeros_and_leave_the_others_alone(ggml, threads, type_name, repacked, make):
+    """As the rows are that pad a sequence; they are skipped."""
+    n, n_rows = row_length(type_name), 40
+    rng = np.random.default_rng(6)
+    weights = make(ggml, type_name, n_rows, n)
+    x = rng.standard_normal((MOST, n)).astype(np.float32)
+    alone = np.concatenate([mul_mat(ggml, type_name, weights, x[i : i + 1], repacked) for i in range(MOST)])
+    for m in WIDTHS:
+        zero = rng.random(m) < 0.5 if m > 2 else np.array([False, True])
+        y = mul_mat(ggml, type_name, weights, np.where(zero[:, None], np.float32(0), x[:m]), repacked)
+        assert_same_bits(y[~zero], alone[:m][~zero], f"{m} columns")
+        assert (y[zero] == 0).all()
+
+
+@layouts
+def test_tokens_of_zeros_do_not_go_to_experts(ggml, threads, type_name, repacked):
+    n, n_rows, n_expert, n_used = row_length(type_name), 40, 5, 3
+    rng = np.random.default_rng(7)
+    weights = gaussian(ggml, type_name, n_expert * n_rows, n)
+    x = rng.standard_normal((MOST, n_used, n)).astype(np.float32)
+    ids = np.stack([rng.permutation(n_expert)[:n_used] for _ in range(MOST)])
+    expected = mul_mat_id(ggml, type_name, weights, n_expert, x, ids, repacked)
+    zero = rng.random((MOST, n_used)) < 0.4
+    y = mul_mat_id(ggml, type_name, weights, n_expert, np.where(zero[..., None], np.float32(0), x), ids, repacked)
+    assert_same_bits(y[~zero], expected[~zero], "the others")
+    assert (y[zero] == 0).all()

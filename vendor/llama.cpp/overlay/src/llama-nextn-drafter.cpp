@@ -15,6 +15,11 @@ llama_nextn_drafter::llama_nextn_drafter(llama_context * ctx_tgt, llama_context 
     : ctx_tgt(ctx_tgt), ctx_dft(ctx_dft), params(params), n_embd((int32_t) ctx_dft->get_model().hparams.n_embd_out()),
       coverage(*ctx_dft, params, ctx_tgt->n_seq_max()) {
     seqs.resize(ctx_tgt->n_seq_max());
+    if (seqs.size() > 1) {
+        for (auto & seq : seqs) {
+            seq.length = llama_nextn_length(params.n_max, &acceptance);
+        }
+    }
     for (llama_seq_id seq_id = 0; seq_id < (llama_seq_id) seqs.size(); ++seq_id) {
         set_limits(seq_id, params.n_max, params.n_min, params.p_min);
     }
@@ -45,13 +50,13 @@ void llama_nextn_drafter::restart(llama_seq_id seq_id, llama_pos n_true, const f
     seq.n_steps = 0;
     seq.p.clear();
     seq.q.clear();
-    seq.length.new_text();
+    seq.length.acceptance.new_text();
     if (seq.drawer) {
         seq.drawer->restart();
         seq.steady_choice = {};
         seq.steady_length = llama_nextn_length(seq.n_max);
         for (int i = 0; i < steady_known; ++i) {
-            seq.steady_length.verify_took(1, 1);
+            seq.steady_length.costs.verify_took(1, 1);
         }
         if (seq.steady()) {
             coverage.reset_prefix();
@@ -192,9 +197,9 @@ int32_t llama_nextn_drafter::chain(llama_seq_id seq_id, llama_token id_last, int
             return ret != 0 ? ret : -1;
         }
         if (seq.steady() || llama_nextn_n_graph_builds(ctx_dft) == n_graphs) {
-            auto &       length = seq.get_length();
-            const double t      = seq.steady() ? steady_draft : (double) (ggml_time_us() - t_start);
-            seq.n_steps == 0 ? length.first_draft_took(t) : length.next_draft_took(t);
+            auto &       costs = seq.get_length().costs;
+            const double t     = seq.steady() ? steady_draft : (double) (ggml_time_us() - t_start);
+            seq.n_steps == 0 ? costs.first_draft_took(t) : costs.next_draft_took(t);
         }
         seq.n_steps++;
         if (!take(seq, best)) {
@@ -242,7 +247,7 @@ void llama_nextn_drafter::prepare(llama_seq_id seq_id, llama_token id_last) {
     seq.q.clear();
     seq.n_steps      = 0;
     seq.n_graphs_tgt = llama_nextn_n_graph_builds(ctx_tgt);
-    seq.in_group     = false;
+    seq.in_group     = -1;
     if (seq.ahead != LLAMA_TOKEN_NULL) {
         seq.n_true--; // drafting again from the same place
         seq.ahead = LLAMA_TOKEN_NULL;
@@ -287,15 +292,18 @@ void llama_nextn_drafter::accept(llama_seq_id seq_id, int32_t n_sent, int32_t n_
     auto & seq    = seqs[seq_id];
     n_sent        = std::clamp(n_sent, 0, (int32_t) seq.p.size());
     n_accepted    = std::clamp(n_accepted, 0, n_sent);
-    auto & length = seq.get_length();
-    length.saw(seq.p, n_sent, n_accepted);
+    auto &     length   = seq.get_length();
+    acceptance.saw(seq.p, n_sent, n_accepted);
     const bool measured = t_verify > 0 && llama_nextn_n_graph_builds(ctx_tgt) == seq.n_graphs_tgt;
-    if (seq.steady()) {
-        length.verify_took(n_sent + 1, 1 + steady_verify * n_sent);
-    } else if (seq.in_group) {
+    if (seq.in_group >= 0) {
         accept_group(seq, n_sent, n_accepted, measured ? t_verify : 0);
-    } else if (measured) {
-        length.verify_took(n_sent + 1, t_verify);
+    } else {
+        length.saw(seq.p, n_sent, n_accepted);
+        if (seq.steady()) {
+            length.costs.verify_took(n_sent + 1, 1 + steady_verify * n_sent);
+        } else if (measured) {
+            length.costs.verify_took(n_sent + 1, t_verify);
+        }
     }
     seq.p.clear();
     seq.n_steps = 0;
@@ -344,8 +352,8 @@ llama_nextn_draft_stats llama_nextn_drafter::get_stats(llama_seq_id seq_id) cons
     llama_nextn_draft_stats stats = {};
     coverage.get_stats(stats);
     for (int n = 1; n <= llama_nextn_length::k_max; ++n) {
-        stats.cost_verify_us[n] = seqs[seq_id].length.cost_verify(n);
-        stats.cost_draft_us[n]  = seqs[seq_id].length.cost_draft(n);
+        stats.cost_verify_us[n] = seqs[seq_id].length.costs.verify(n);
+        stats.cost_draft_us[n]  = seqs[seq_id].length.costs.draft(n);
     }
     return stats;
 }

@@ -5,6 +5,7 @@
 #include "llama-nextn-batch.h"
 #include "llama-nextn-coverage.h"
 #include "llama-nextn-draw.h"
+#include "llama-nextn-group-length.h"
 #include "llama-nextn-length.h"
 #include "llama-nextn-state.h"
 
@@ -60,8 +61,7 @@ private:
         float   p_min = 0;
 
         // of a round that several sequences share
-        bool               in_group = false;
-        int32_t            n_room   = 0;
+        int32_t            in_group = -1; // its place, or none
         llama_token        id_last  = LLAMA_TOKEN_NULL;
         std::vector<float> chain; // the head's hidden row of the newest drafted token [n_embd]
 
@@ -94,10 +94,12 @@ private:
     // llama-nextn-group.cpp: rounds that several sequences share
     struct rows;
     int32_t draft_group(llama_nextn_draft_request * reqs, int32_t n_reqs);
-    int32_t group_catch_up(const std::vector<llama_seq_id> & members);
-    int32_t group_chain(std::vector<llama_seq_id> members, int32_t n_max, llama_nextn_length & length);
-    int32_t group_step(std::vector<llama_seq_id> & members);
-    void    accept_group(const sequence & seq, int32_t n_sent, int32_t n_accepted, double t_verify);
+    int32_t group_catch_up();
+    int32_t group_chain(llama_nextn_group_length & length);
+    int32_t group_step();
+    void    accept_group(sequence & seq, int32_t n_sent, int32_t n_accepted, double t_verify);
+
+    std::vector<llama_seq_id> group_going() const;
 
     llama_context * ctx_tgt;
     llama_context * ctx_dft;
@@ -110,12 +112,14 @@ private:
 
     int32_t n_embd;
 
+    llama_nextn_acceptance acceptance; // of all sequences, when there are several
+
     llama_nextn_coverage  coverage;
     llama_nextn_batch     batch;
     std::vector<sequence> seqs;
 
-    std::vector<llama_nextn_length> group_lengths;      // by the number of sequences, whose costs they are
-    int32_t                         group_size = 0;     // of the last round
-    int32_t                         group_sent = 0;     // longest draft of it
-    bool                            group_open = false; // what its verification took is not known yet
+    std::vector<llama_nextn_group_length>         group_lengths; // by the number of sequences, whose costs they are
+    std::vector<llama_nextn_group_length::member> group;         // of the last round
+    std::vector<llama_seq_id>                     group_ids;
+    bool                                          group_open = false; // what its verification took is not known yet
 };

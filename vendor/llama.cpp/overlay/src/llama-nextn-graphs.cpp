@@ -5,12 +5,23 @@
 #include <algorithm>
 #include <utility>
 
-static constexpr uint32_t max_narrow_tokens = 17; // of a verification
-static constexpr size_t   max_slots         = 24; // widths 1 to 9 of a target, with room for several sequences
+static constexpr uint32_t max_narrow_tokens = 36; // of a round; other batches that are this short are pieces of prompts
+static constexpr uint32_t max_other_tokens  = 17;
+static constexpr size_t   max_slots         = 32; // widths 1 to 9 of a target, with room for several sequences
+
+static bool is_narrow(const llama_ubatch & ubatch, uint32_t n_outputs) {
+    return ubatch.n_tokens <= (n_outputs == ubatch.n_tokens ? max_narrow_tokens : max_other_tokens);
+}
 
 void llama_nextn_graphs::select(llama_context & ctx, const llama_ubatch & ubatch, uint32_t n_outputs) {
-    const bool narrow = ubatch.n_tokens <= max_narrow_tokens && !ctx.cparams.pipeline_parallel && !ctx.cparams.training;
-    const shape key   = narrow ? shape{ubatch.n_tokens, n_outputs, ubatch.n_seqs} : shape{};
+    const bool narrow = is_narrow(ubatch, n_outputs) && !ctx.cparams.pipeline_parallel && !ctx.cparams.training;
+    shape       key;
+    if (narrow) {
+        key = {ubatch.n_tokens, n_outputs, ubatch.n_seqs, ctx.cparams.nextn.ends != nullptr, 0};
+        for (uint32_t s = 0; s < ubatch.n_seqs_unq; ++s) {
+            key.seqs |= (uint64_t) 1 << (ubatch.seq_id_unq[s] % 64);
+        }
+    }
     clock++;
     if (!(key == current)) {
         exchange(ctx, find_or_make(ctx, key));
@@ -37,24 +48,37 @@ llama_nextn_graphs::slot & llama_nextn_graphs::find_or_make(llama_context & ctx,
     if (it != slots.end()) {
         return *it;
     }
-    if (slots.size() >= max_slots) {
+    if (slots.size() >= max_slots) { // the oldest one's scheduler is as good as a new one, whose memory has to be cleared
         const auto older = [](const slot & a, const slot & b) {
             const bool a_own = a.key == shape{}; // never evicted
             const bool b_own = b.key == shape{};
             return a_own != b_own ? b_own : a.last_used < b.last_used;
         };
-        slots.erase(std::min_element(slots.begin(), slots.end(), older));
+        slot & oldest = *std::min_element(slots.begin(), slots.end(), older);
+        oldest.key    = key;
+        make_result(ctx, oldest);
+        return oldest;
     }
     slot made;
     made.key = key;
-    // room for a narrow graph: that of the context's own is megabytes more, which have to be cleared
-    const uint32_t max_nodes = ctx.graph_max_nodes(max_narrow_tokens);
-    made.results[key.n_outputs > 0].reset(new llm_graph_result(max_nodes));
+    make_result(ctx, made);
     made.sched.reset(ggml_backend_sched_new(ctx.backend_ptrs.data(), ctx.backend_buft.data(),
-                                            (int) ctx.backend_ptrs.size(), max_nodes, /*parallel =*/false,
+                                            (int) ctx.backend_ptrs.size(), max_nodes(ctx), /*parallel =*/false,
                                             ctx.cparams.op_offload));
     slots.push_back(std::move(made));
     return slots.back();
+}
+
+void llama_nextn_graphs::make_result(llama_context & ctx, slot & of) {
+    auto & result = of.results[of.key.n_outputs > 0];
+    if (!result) {
+        result.reset(new llm_graph_result(max_nodes(ctx)));
+    }
+}
+
+// Room for a narrow graph: that of the context's own is megabytes more, which have to be cleared.
+uint32_t llama_nextn_graphs::max_nodes(const llama_context & ctx) {
+    return ctx.graph_max_nodes(max_narrow_tokens);
 }
 
 void llama_nextn_graphs::exchange(llama_context & ctx, slot & other) {

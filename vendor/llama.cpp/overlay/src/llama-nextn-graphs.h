@@ -32,9 +32,12 @@ private:
         uint32_t n_tokens  = 0; // 0: the context's own graph
         uint32_t n_outputs = 0;
         uint32_t n_seqs    = 0;
+        bool     padded    = false;
+        uint64_t seqs      = 0; // a graph is made for certain sequences: their first 64 as bits
 
         bool operator==(const shape & other) const {
-            return n_tokens == other.n_tokens && n_outputs == other.n_outputs && n_seqs == other.n_seqs;
+            return n_tokens == other.n_tokens && n_outputs == other.n_outputs && n_seqs == other.n_seqs &&
+                   padded == other.padded && seqs == other.seqs;
         }
     };
 
@@ -48,6 +51,10 @@ private:
     };
 
     slot & find_or_make(llama_context & ctx, const shape & key);
+    void   make_result(llama_context & ctx, slot & of);
+
+    static uint32_t max_nodes(const llama_context & ctx);
+
     void   exchange(llama_context & ctx, slot & other);
 
     shape             current;

@@ -1,5 +1,5 @@
-// Drafting for several sequences at once, as a server does: the rows of a step share one decode, and all drafts of a
-// round are equally long, because the target computes sequences of different lengths one after the other.
+// Drafting for several sequences at once, as a server does: the rows of a step share one decode, and so do those of the
+// verification, in which the target makes all sequences equally long (llama-nextn-padding.h).
 
 #include "llama-context.h"
 #include "llama-model.h"
@@ -24,39 +24,51 @@ struct llama_nextn_drafter::rows {
     }
 };
 
-// Rows of kept tokens that wait: apart from the chain's first step, whose rows are then one for each sequence.
-int32_t llama_nextn_drafter::group_catch_up(const std::vector<llama_seq_id> & members) {
-    const int32_t n_batch = (int32_t) ctx_dft->n_batch();
-    rows          all;
+// Rows of kept tokens that wait: apart from the chain's first step, whose rows are then one for each sequence. All
+// sequences get as many, because those of different lengths would be computed one after the other; the rows too many
+// are taken out again.
+int32_t llama_nextn_drafter::group_catch_up() {
+    const std::vector<llama_seq_id> members = group_going();
+    const int32_t                   n_batch = (int32_t) ctx_dft->n_batch() / std::max(1, (int32_t) members.size());
+    size_t                          longest = 0;
     for (const llama_seq_id seq_id : members) {
         auto & seq = seqs[seq_id];
         ctx_dft->get_memory()->seq_rm(seq_id, seq.n_true, -1);
-        if ((int32_t) seq.tokens.size() > seq.n_max || (int32_t) (all.tokens.size() + seq.tokens.size()) > n_batch) {
+        if ((int32_t) seq.tokens.size() > std::min(seq.n_max, n_batch)) {
             if (const int32_t ret = flush(seq_id)) { // of a prompt
                 return ret;
             }
         }
-        for (size_t i = 0; i < seq.tokens.size(); ++i) {
-            all.add(seq.tokens[i], seq.hidden.data() + i * n_embd, n_embd, seq.n_true + (llama_pos) i, seq_id, false);
+        longest = std::max(longest, seq.tokens.size());
+    }
+    rows all;
+    for (const llama_seq_id seq_id : members) {
+        const auto &  seq  = seqs[seq_id];
+        const int32_t n    = (int32_t) seq.tokens.size();
+        const int32_t room = (int32_t) ctx_dft->n_ctx_seq() - seq.n_true;
+        for (int32_t i = 0; i < std::min((int32_t) longest, room); ++i) {
+            const bool waits = i < n;
+            all.add(waits ? seq.tokens[i] : seq.id_last, waits ? seq.hidden.data() + i * n_embd : seq.carry.data(),
+                    n_embd, seq.n_true + i, seq_id, false);
         }
     }
     const int32_t ret = all.decode(*this, false);
     for (const llama_seq_id seq_id : members) {
         auto & seq = seqs[seq_id];
-        if (ret != 0) {
-            ctx_dft->get_memory()->seq_rm(seq_id, seq.n_true, -1);
-            continue;
+        if (ret == 0) {
+            seq.n_true += (llama_pos) seq.tokens.size();
+            seq.tokens.clear();
+            seq.hidden.clear();
         }
-        seq.n_true += (llama_pos) seq.tokens.size();
-        seq.tokens.clear();
-        seq.hidden.clear();
+        ctx_dft->get_memory()->seq_rm(seq_id, seq.n_true, -1);
     }
     return ret;
 }
 
-// One more token for each member that goes on; those that end leave the list.
-int32_t llama_nextn_drafter::group_step(std::vector<llama_seq_id> & members) {
-    rows step;
+// One more token for each member that is going; those whose draft ends with it are not going any more.
+int32_t llama_nextn_drafter::group_step() {
+    const std::vector<llama_seq_id> members = group_going();
+    rows                            step;
     for (const llama_seq_id seq_id : members) {
         auto &     seq   = seqs[seq_id];
         const bool first = seq.n_steps == 0;
@@ -70,9 +82,9 @@ int32_t llama_nextn_drafter::group_step(std::vector<llama_seq_id> & members) {
         }
         return ret;
     }
-    std::vector<llama_seq_id> going_on;
     for (int32_t i = 0; i < (int32_t) members.size(); ++i) {
-        auto &           seq = seqs[members[i]];
+        auto &           seq    = seqs[members[i]];
+        auto &           member = group[seq.in_group];
         llama_nextn_best best;
         if (!read_best(seq, i, best)) {
             return -1;
@@ -81,103 +93,114 @@ int32_t llama_nextn_drafter::group_step(std::vector<llama_seq_id> & members) {
             seq.n_true++;
             seq.ahead = seq.id_last;
         }
-        if (take(seq, best) && (int32_t) seq.drafted.size() < seq.n_room) {
+        member.going = take(seq, best) && (int32_t) seq.drafted.size() < member.n_max;
+        member.p     = seq.p;
+        if (member.going) {
             const float * row = ctx_dft->nextn.get_hidden(i);
             seq.chain.assign(row, row + n_embd); // the next decode overwrites it
-            going_on.push_back(members[i]);
         }
     }
-    members.swap(going_on);
     return 0;
 }
 
-// As chain(), for the mean of the members' probabilities.
-int32_t llama_nextn_drafter::group_chain(std::vector<llama_seq_id> members, int32_t n_max,
-                                         llama_nextn_length & length) {
-    const std::vector<llama_seq_id> all = members;
-    std::vector<float>              p_mean; // by position
-    int64_t                         t_start  = ggml_time_us();
-    int32_t                         n_graphs = llama_nextn_n_graph_builds(ctx_dft);
-
-    int32_t ret = group_catch_up(members);
-    while (ret == 0 && !members.empty() && (int32_t) p_mean.size() < n_max &&
-           (!params.adaptive || p_mean.empty() || length.go_on(p_mean))) {
-        ret = group_step(members);
-
-        float   sum = 0;
-        int32_t n   = 0;
-        for (const llama_seq_id seq_id : all) {
-            const auto & p = seqs[seq_id].p;
-            if (p.size() > p_mean.size()) {
-                sum += p[p_mean.size()];
-                n++;
-            }
+// As chain(), for all members together.
+int32_t llama_nextn_drafter::group_chain(llama_nextn_group_length & length) {
+    int64_t t_start  = ggml_time_us();
+    int32_t n_graphs = llama_nextn_n_graph_builds(ctx_dft);
+    int32_t ret      = group_catch_up();
+    for (int32_t n_steps = 0; ret == 0; ++n_steps) {
+        if (n_steps > 0 && params.adaptive && !length.go_on(group)) {
+            break;
         }
+        if (group_going().empty()) {
+            break;
+        }
+        ret = group_step();
+
         const int64_t t_end = ggml_time_us();
         if (ret == 0 && llama_nextn_n_graph_builds(ctx_dft) == n_graphs) {
             const double t = (double) (t_end - t_start);
-            p_mean.empty() ? length.first_draft_took(t) : length.next_draft_took(t);
+            n_steps == 0 ? length.costs.first_draft_took(t) : length.costs.next_draft_took(t);
         }
-        if (n == 0) {
-            break;
-        }
-        p_mean.push_back(sum / (float) n);
         t_start  = t_end;
         n_graphs = llama_nextn_n_graph_builds(ctx_dft);
     }
-    // to drop a drawn token after a look at it would bend its distribution
-    const bool drawn =
-        std::any_of(all.begin(), all.end(), [&](llama_seq_id id) { return seqs[id].drawer.has_value(); });
-    group_sent = params.adaptive && !drawn ? length.keep(p_mean) : (int32_t) p_mean.size();
     return ret;
 }
 
-int32_t llama_nextn_drafter::draft_group(llama_nextn_draft_request * reqs, int32_t n_reqs) {
-    std::vector<llama_seq_id> members;
-    int32_t                   n_max = 0;
+std::vector<llama_seq_id> llama_nextn_drafter::group_going() const {
+    std::vector<llama_seq_id> result;
+    for (size_t i = 0; i < group.size(); ++i) {
+        if (group[i].going) {
+            result.push_back(group_ids[i]);
+        }
+    }
+    return result;
+}
 
+int32_t llama_nextn_drafter::draft_group(llama_nextn_draft_request * reqs, int32_t n_reqs) {
+    // an answer depends on nobody else's while all rows of a round have the bits of one token
+    const int32_t n_exact = std::max(0, llama_nextn_padding::max_tokens / n_reqs - 1);
+    const int32_t n_most  = params.adaptive ? std::min(params.n_max, n_exact) : params.n_max;
+    bool          drafts  = false;
+    group.clear();
+    group_ids.clear();
     for (int32_t i = 0; i < n_reqs; ++i) {
         auto & seq      = seqs[reqs[i].seq_id];
         reqs[i].n_draft = 0;
         prepare(reqs[i].seq_id, reqs[i].id_last);
-        seq.in_group = true;
+        seq.in_group = i;
         seq.id_last  = reqs[i].id_last;
-        seq.n_room   = std::min({seq.n_max, reqs[i].n_room, (int32_t) ctx_dft->n_ctx_seq() - n_past(reqs[i].seq_id)});
-        if (seq.n_room > 0) {
-            members.push_back(reqs[i].seq_id);
-            n_max = std::max(n_max, seq.n_room);
-        }
+
+        llama_nextn_group_length::member member;
+        member.acceptance = &seq.length.acceptance;
+        member.probe      = &seq.length.probe;
+        member.drawn      = seq.drawer.has_value();
+        member.n_max      = std::max(0, std::min({n_most, seq.n_max, reqs[i].n_room,
+                                                  (int32_t) ctx_dft->n_ctx_seq() - (int32_t) n_past(reqs[i].seq_id)}));
+        seq.length.acceptance.next_round();
+        member.going = member.n_max > 0;
+        drafts       = drafts || member.going;
+        group.push_back(member);
+        group_ids.push_back(reqs[i].seq_id);
     }
-    if ((int32_t) group_lengths.size() <= n_reqs) {
-        group_lengths.resize(n_reqs + 1);
+    while ((int32_t) group_lengths.size() <= n_reqs) {
+        group_lengths.emplace_back((int) group_lengths.size());
     }
     auto & length = group_lengths[n_reqs];
-    length.set_n_max(n_max);
-    group_size = n_reqs;
-    group_sent = 0;
-    group_open = true;
-    if (n_max > 0 && params.adaptive) {
-        n_max = std::min(n_max, length.plan());
+    group_open    = true;
+    if (drafts && params.adaptive) {
+        drafts = length.plan(group);
     }
-    if (n_max <= 0) {
+    if (!drafts) {
         return 0;
     }
-    const int32_t ret = group_chain(members, n_max, length);
-    for (int32_t i = 0; ret == 0 && i < n_reqs; ++i) {
-        const auto & seq = seqs[reqs[i].seq_id];
-        const int    n   = std::min(group_sent, (int32_t) seq.drafted.size());
-        reqs[i].n_draft  = !params.adaptive && !seq.drawer && n < seq.n_min ? 0 : n;
-        std::copy_n(seq.drafted.data(), reqs[i].n_draft, reqs[i].out);
+    if (const int32_t ret = group_chain(length)) {
+        return ret > 0 ? -ret : ret;
     }
-    return ret > 0 ? -ret : ret;
+    if (params.adaptive) {
+        length.keep(group);
+    }
+    for (int32_t i = 0; i < n_reqs; ++i) {
+        const auto & seq    = seqs[reqs[i].seq_id];
+        auto &       member = group[i];
+        if (!params.adaptive) {
+            const int32_t n = (int32_t) seq.drafted.size();
+            member.n        = !member.drawn && n < seq.n_min ? 0 : n;
+        }
+        reqs[i].n_draft = member.n;
+        std::copy_n(seq.drafted.data(), member.n, reqs[i].out);
+    }
+    return 0;
 }
 
 // The first report of a round tells what all of it cost, each one how its own drafts fared.
-void llama_nextn_drafter::accept_group(const sequence & seq, int32_t n_sent, int32_t n_accepted, double t_verify) {
-    auto & length = group_lengths[group_size];
+void llama_nextn_drafter::accept_group(sequence & seq, int32_t n_sent, int32_t n_accepted, double t_verify) {
+    auto & length = group_lengths[group.size()];
     if (group_open && t_verify > 0) {
-        length.verify_took(group_sent + 1, t_verify);
+        length.verify_took(group, t_verify);
     }
     group_open = false;
-    length.saw(seq.p, n_sent, n_accepted);
+    seq.length.acceptance.saw(seq.p, n_sent, n_accepted);
+    length.tried(group[seq.in_group], n_accepted);
 }

@@ -1,27 +1,35 @@
 #pragma once
 
-#include <array>
-#include <cstdint>
+#include "llama-nextn-acceptance.h"
+#include "llama-nextn-costs.h"
+#include "llama-nextn-probe.h"
+
 #include <vector>
+
+// Rounds without a draft, for what drafting is compared with: soon, but not at the cost of short answers, and again
+// while drafting never stops.
+class llama_nextn_plain_rounds {
+public:
+    bool is_due(int n_measured); // once a round
+    void had_one() { since = 0; }
+
+private:
+    int since = 0;
+};
 
 // Chooses how many tokens to draft so that accepted tokens per second are highest.
 //
 // A round that verifies k drafted tokens yields E(k) = 1 + A_1 + … + A_k tokens on average, where A_j is the
 // probability that the first j are all accepted, and takes T(k) = v(k + 1) + d(k): verifying k + 1 tokens and drafting
 // k. The best long-run rate is the largest r for which some k has E(k) - r T(k) >= 0, so with r known every choice
-// within a round maximises E - r T (renewal reward). Both parts are estimated from what is measured:
+// within a round maximises E - r T (renewal reward).
 //
-//   v(n)   per width, because cost is not monotone on CPUs (four rows can be cheaper than three); a line through all
-//          widths stands in for those that were not measured lately, so that an old bad sample is tried again
-//   A_j    from the head's own probability of the drafted token (binned, with the probability itself in the prior)
-//          times a factor per position
-//
-// Everything here is arithmetic on numbers handed in: no clock, no engine, no randomness. Times are in any one unit.
+// Everything here is arithmetic on numbers handed in: no clock, no engine, no randomness.
 class llama_nextn_length {
 public:
-    static constexpr int k_max = 16; // more drafted tokens than pay on any machine measured
+    static constexpr int k_max = llama_nextn_acceptance::k_max;
 
-    explicit llama_nextn_length(int n_max = k_max);
+    explicit llama_nextn_length(int n_max = k_max, const llama_nextn_acceptance * others = nullptr);
 
     // Upper bound on the tokens of the coming round; 0: decode plainly. Counts the round, so call it once a round.
     int plan();
@@ -35,72 +43,17 @@ public:
     // What became of a draft. p: probability of each drafted token; the first n_sent of them were verified.
     void saw(const std::vector<float> & p, int n_sent, int n_accepted);
 
-    // What was measured; leave out what included the building of a graph.
-    void verify_took(int n_tokens, double t);
-    void first_draft_took(double t); // includes catching up
-    void next_draft_took(double t);
-
     void set_n_max(int n);
 
-    // Another text begins, on which the head may be better or worse: what the one before taught counts little.
-    void new_text();
-
-    double cost_verify(int n_tokens) const;         // v(n)
-    double cost_draft(int n_draft) const;           // d(k)
-    double acceptance(int position, float p) const; // of the token at this position (from 1), given the ones before it
+    llama_nextn_costs      costs{k_max + 1};
+    llama_nextn_acceptance acceptance;
+    llama_nextn_probe      probe;
 
 private:
-    static constexpr int n_bins = 8;
+    bool   can_pay() const; // whether some length would pay with a good head
+    double rate() const;    // r: tokens per time of the best length under average acceptance
+    int    best_ahead(const std::vector<float> & p, bool drafted_only) const;
 
-    // a cost: the lower quartile of its last samples, so that slow steps do not count, even on a busy machine
-    struct cost {
-        static constexpr int n_max = 24;
-
-        std::array<double, n_max> samples; // a ring
-        int                       count    = 0;
-        int64_t                   at_round = 0; // of the newest
-        double                    typical  = 0;
-
-        void   add(double sample, int64_t round);
-        double weight(int64_t round) const; // as evidence, in samples
-    };
-
-    struct counts { // of trials, fading
-        double accepted = 0;
-        double trials   = 0;
-
-        void add(double n_accepted, double n_trials);
-        void fade(double factor);
-        void limit(double n_trials);
-    };
-
-    static int bin_of(float p);
-
-    bool   is_time_for_plain() const;
-    bool   can_pay() const; // whether some length would pay if all of it were accepted
-    int    longest_probe_interval() const;
-    void   learn_expected();
-    void   fit_line(const std::array<double, k_max + 2> & weights);
-    void   learn_costs();
-    double prior(float p) const;
-    double rate() const; // r: tokens per time of the best length under average acceptance
-    int    best_ahead(const std::vector<float> & p, bool drafted_only, double & value) const;
-    int    n_max;
-
-    std::array<cost, k_max + 2>   verify;      // by width
-    std::array<double, k_max + 2> costs;       // v(n), from both
-    double                        line_at_one; // v(n) is about line_at_one + (n - 1) * line_slope
-    double                        line_slope;
-    cost                          draft_first;
-    cost                          draft_next;
-    std::array<counts, n_bins>    by_bin;
-    std::array<counts, k_max + 1> by_position; // accepted against what the bins expected
-    std::array<counts, k_max + 1> outcomes;    // by position, whatever the probability
-    std::array<double, k_max + 1> expected;    // acceptance at a position whose probability is not known yet
-
-    int64_t round              = 0;
-    int     rounds_since_plain = 0;
-    int     rounds_off         = 0;
-    int     probe_interval;
-    bool    probing = false;
+    int                      n_max;
+    llama_nextn_plain_rounds plain_rounds;
 };

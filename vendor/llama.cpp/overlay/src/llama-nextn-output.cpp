@@ -37,8 +37,9 @@ void llama_nextn_state::decode_begin(uint32_t n_tokens_all) {
     best_index.clear();
     best_parts.clear();
     short_rows.clear();
-    n_rows   = 0;
-    n_tokens = ctx.get_cparams().nextn.fill ? 0 : (int32_t) n_tokens_all; // a batch that only fills has no rows
+    n_rows    = 0;
+    n_padding = 0;
+    n_tokens  = ctx.get_cparams().nextn.fill ? 0 : (int32_t) n_tokens_all; // a batch that only fills has no rows
 }
 
 void llama_nextn_state::ubatch_done(const llama_ubatch & ubatch, const llm_graph_result & res,
@@ -127,10 +128,11 @@ void llama_nextn_state::order_rows() {
 }
 
 bool llama_nextn_state::row_in_range(int32_t & i) const {
+    const int32_t n = n_tokens - n_padding;
     if (i < 0) {
-        i += n_tokens;
+        i += n;
     }
-    return 0 <= i && i < n_tokens;
+    return 0 <= i && i < n;
 }
 
 void llama_nextn_state::set_tap(llama_nextn_tap tap) {

@@ -58,7 +58,8 @@ void llama_nextn_state::take_snapshots(const llama_ubatch & ubatch) {
     const auto * recr = nextn_recurrent(ctx.get_memory());
     for (uint32_t s = 0; recr && s < ubatch.n_seqs_unq; ++s) {
         const llama_seq_id seq_id = ubatch.seq_id_unq[s];
-        const snapshot     snap = {(int32_t) ubatch.n_seq_tokens, recr->seq_pos_max(seq_id), recr->cells[seq_id].tail};
+        const snapshot     snap   = {(int32_t) ubatch.n_seq_tokens, recr->seq_pos_max(seq_id),
+                                     recr->cells[seq_id].tail, 0};
 
         auto it = std::find_if(snapshots.begin(), snapshots.end(), [&](const auto & e) { return e.first == seq_id; });
         if (it == snapshots.end()) {
@@ -67,6 +68,39 @@ void llama_nextn_state::take_snapshots(const llama_ubatch & ubatch) {
             it->second = snap;
         }
     }
+}
+
+int llama_nextn_state::decode_padded(const llama_batch_ext & batch) {
+    const llama_batch_ext padded = padding.pad(batch);
+
+    ctx.cparams.nextn.ends = padding.get_ends();
+    const int ret          = ctx.decode(padded);
+    ctx.cparams.nextn.ends = nullptr;
+    if (ret == 0) {
+        take_back_padding();
+    }
+    return ret == 1 ? ctx.decode(batch) : ret; // 1: no room
+}
+
+void llama_nextn_state::take_back_padding() {
+    const auto * recr = nextn_recurrent(ctx.get_memory());
+    for (const auto & span : padding.get_spans()) {
+        if (span.n_padding == 0) {
+            continue;
+        }
+        ctx.get_memory()->seq_rm(span.seq_id, span.end, -1); // within the snapshots: padding.applies() saw to that
+        n_padding += span.n_padding;
+        for (auto & [id, snap] : snapshots) {
+            if (id == span.seq_id) {
+                snap = {span.n_tokens, span.end - 1, snap.cell, recr->rs_idx[id]};
+            }
+        }
+    }
+}
+
+int32_t llama_nextn_state::max_snapshots() const {
+    const auto * recr = nextn_recurrent(ctx.get_memory());
+    return recr ? (int32_t) recr->n_rs_seq + 1 : 0;
 }
 
 void llama_nextn_state::forget_snapshots() {
@@ -93,11 +127,11 @@ int32_t llama_nextn_state::max_rollback(llama_seq_id seq_id) const {
     const auto * recr = nextn_recurrent(mem);
     const auto * snap = find_snapshot(seq_id);
     // anything that moved the sequence since its last batch (a rollback, a copy, a shift) took it off its snapshots
-    if (!recr || !snap || recr->rs_idx[seq_id] != 0 || recr->cells[seq_id].tail != snap->cell ||
+    if (!recr || !snap || recr->rs_idx[seq_id] != snap->rs_idx || recr->cells[seq_id].tail != snap->cell ||
         recr->seq_pos_max(seq_id) != snap->pos) {
         return 0;
     }
-    return std::min<int32_t>(snap->n_tokens, 1 + (int32_t) recr->n_rs_seq) - 1;
+    return std::min<int32_t>(snap->n_tokens, max_snapshots() - (int32_t) snap->rs_idx) - 1;
 }
 
 bool llama_nextn_state::seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1) {

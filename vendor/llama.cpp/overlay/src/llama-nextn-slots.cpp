@@ -6,6 +6,7 @@
 #include <algorithm>
 
 int32_t llama_nextn_drafter::draft_many(llama_nextn_draft_request * reqs, int32_t n_reqs) {
+    ctx_tgt->nextn.pad_next();
     if (n_reqs > 1) {
         return draft_group(reqs, n_reqs);
     }

@@ -3,6 +3,7 @@
 // Internal side of llama-nextn.h: what the patches under vendor/llama.cpp/patches call.
 
 #include "llama-nextn-head.h"
+#include "llama-nextn-padding.h"
 #include "llama-nextn.h"
 
 #include "ggml-backend.h"
@@ -14,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+struct llama_batch_ext;
 struct llama_context;
 struct llama_ubatch;
 class llm_graph_result;
@@ -32,10 +34,12 @@ struct llama_nextn_cparams {
     int32_t                       n_prefix     = 0;       // and what of it shapes the graph
     int32_t                       n_extra_rows = 0;
 
+    const llama_pos * ends = nullptr; // of the sequences in a padded batch: positions behind their tokens
+
     bool operator==(const llama_nextn_cparams & o) const {
         return pre_norm == o.pre_norm && tap_pre == o.tap_pre && best == o.best && best_p == o.best_p &&
                no_logits == o.no_logits && row == o.row && fill == o.fill && shortlist == o.shortlist &&
-               n_prefix == o.n_prefix && n_extra_rows == o.n_extra_rows;
+               n_prefix == o.n_prefix && n_extra_rows == o.n_extra_rows && ends == o.ends;
     }
 };
 
@@ -45,6 +49,7 @@ struct llama_nextn_tensors {
     ggml_tensor * short_logits = nullptr; // [n_prefix, n_outputs] what extra_logits add to, where a row is kept
     ggml_tensor * extra_logits = nullptr; // [n_extra_rows, n_outputs] of the tokens added to the shortlist
     ggml_tensor * best         = nullptr; // see llama_nextn_build_best
+    ggml_tensor * live         = nullptr; // see llama_nextn_build_live
 };
 
 // What a llama_context keeps for nextn. Owned by the context, so freeing a context unpairs it.
@@ -60,6 +65,11 @@ public:
     void decode_begin(uint32_t n_tokens);
     void ubatch_done(const llama_ubatch & ubatch, const llm_graph_result & res, ggml_backend_sched_t sched);
     void decode_failed();
+
+    // hooks of llama_context::decode(), before all else: a batch that is padded goes another way
+    bool pads(const llama_batch_ext & batch) { return padding.applies(ctx, batch); }
+    int  decode_padded(const llama_batch_ext & batch);
+    void pad_next() { padding.next(); }
 
     // hook of llama_context::process_ubatch(): the previous graph could not be reused
     void graph_built() { n_graph_builds++; }
@@ -99,6 +109,7 @@ public:
     bool            pair(llama_context * ctx_dft);
     llama_context * get_ctx_dft() const { return ctx_dft; }
 
+    int32_t max_snapshots() const; // tokens of a sequence in one batch that leave one each; 0: nothing is recurrent
     int32_t max_rollback(llama_seq_id seq_id) const;
     bool    seq_rm(llama_seq_id seq_id, llama_pos p0, llama_pos p1);
 
@@ -111,9 +122,11 @@ private:
         int32_t   n_tokens; // tokens of the sequence in that ubatch
         llama_pos pos;      // its newest position then
         int32_t   cell;     // its recurrent cell then
+        uint32_t  rs_idx;   // snapshots behind its newest one, of padding
     };
 
     void take_snapshots(const llama_ubatch & ubatch);
+    void take_back_padding();
     void collect_best(const llama_ubatch & ubatch, const llm_graph_result & res, ggml_backend_sched_t sched);
     void collect_rows(const llm_graph_result & res, ggml_backend_sched_t sched);
     const snapshot * find_snapshot(llama_seq_id seq_id) const;
@@ -139,8 +152,11 @@ private:
 
     std::vector<float> short_rows; // see set_row(); as many as best_index has entries
 
-    int32_t n_rows   = 0; // rows of the last batch
-    int32_t n_tokens = 0; // tokens of the last batch
+    llama_nextn_padding padding;
+
+    int32_t n_rows    = 0; // rows of the last batch
+    int32_t n_tokens  = 0; // tokens of the last batch
+    int32_t n_padding = 0; // of them, the last ones
 
     // since the context was made
     int32_t n_ubatches     = 0;

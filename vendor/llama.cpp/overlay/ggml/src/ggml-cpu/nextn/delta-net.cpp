@@ -66,12 +66,110 @@ private:
     int                 i_copy;
 };
 
+// The states that a delta net begins with, which the graph gathers from rows of the memory before it. They are read where
+// they are, if nothing else needs them together and nothing is written there in between. The gathering then only leaves
+// the numbers of the rows in its result: their own place may be used again before the delta net comes.
+class gathered_states {
+public:
+    gathered_states(const ggml_cgraph * graph, int i_net) : graph(graph), net(graph->nodes[i_net]) {
+        i_gather = find_gather(i_net);
+        if (i_gather >= 0 && is_written_between(i_gather, i_net)) {
+            i_gather = -1;
+        }
+    }
+
+    // Whether node i gathers states that are never needed together.
+    static bool is_spared(const ggml_cgraph * graph, int i) {
+        for (int k = i + 1; k < std::min(i + max_distance, graph->n_nodes); ++k) {
+            if (graph->nodes[k]->op == GGML_OP_GATED_DELTA_NET) {
+                return can_be_read_there(graph, k) && gathered_states(graph, k).i_gather == i;
+            }
+        }
+        return false;
+    }
+
+    static void leave_numbers(const ggml_tensor * gather) {
+        const ggml_tensor * ids = gather->src[1];
+        std::copy_n((const int32_t *) ids->data, ids->ne[0], (int32_t *) gather->data);
+    }
+
+    bool found() const { return i_gather >= 0; }
+
+    const float * row(int64_t seq) const {
+        const ggml_tensor * gather = graph->nodes[i_gather];
+        const int32_t       id     = ((const int32_t *) gather->data)[seq];
+        return (const float *) ((const char *) gather->src[0]->data + id * gather->src[0]->nb[1]);
+    }
+
+    // What the gathering would have done, shared among the threads.
+    void compute(const ggml_compute_params * params) const {
+        const ggml_tensor * gather = graph->nodes[i_gather];
+        const int64_t       n      = gather->ne[0];
+        const int64_t       i0 = n * params->ith / params->nth, i1 = n * (params->ith + 1) / params->nth;
+        const float *       rows[MAX_TOKENS];
+        for (int64_t seq = 0; seq < gather->ne[1]; ++seq) {
+            rows[seq] = row(seq);
+        }
+        ggml_barrier(params->threadpool); // all have the numbers, which the states go over
+        for (int64_t seq = 0; seq < gather->ne[1]; ++seq) {
+            std::copy(rows[seq] + i0, rows[seq] + i1, (float *) gather->data + seq * n + i0);
+        }
+        ggml_barrier(params->threadpool);
+    }
+
+private:
+    static constexpr int max_distance = 64; // nodes between the two
+
+    static bool can_be_read_there(const ggml_cgraph * graph, int i_net);
+
+    int find_gather(int i_net) const {
+        const ggml_tensor * x = net->src[5];
+        for (int i = i_net - 1; i >= std::max(0, i_net - max_distance); --i) {
+            if (graph->nodes[i] != x) {
+                continue;
+            }
+            if (ggml_node_get_use_count(graph, i) != 1 || (x->flags & GGML_TENSOR_FLAG_OUTPUT)) {
+                return -1;
+            }
+            if (x->op == GGML_OP_RESHAPE) {
+                x = x->src[0];
+                continue;
+            }
+            return x->op == GGML_OP_GET_ROWS && is_rows_of_states(x) ? i : -1;
+        }
+        return -1;
+    }
+
+    bool is_rows_of_states(const ggml_tensor * x) const {
+        const ggml_tensor *from = x->src[0], *ids = x->src[1], *state = net->src[5];
+        return x->type == GGML_TYPE_F32 && from->type == GGML_TYPE_F32 && ids->type == GGML_TYPE_I32 &&
+               ggml_is_contiguous(ids) && ids->ne[0] <= MAX_TOKENS && from->nb[0] == sizeof(float) && ggml_is_contiguous(x) && ggml_nrows(x) == state->ne[3] &&
+               ids->ne[0] == state->ne[3] && ids->ne[1] == 1 && from->ne[2] == 1 && from->ne[3] == 1;
+    }
+
+    bool is_written_between(int i0, int i1) const {
+        const ggml_tensor * from   = graph->nodes[i0]->src[0];
+        const ggml_tensor * memory = from->view_src ? from->view_src : from;
+        for (int i = i0 + 1; i < i1; ++i) {
+            const ggml_tensor * node = graph->nodes[i];
+            if (!ggml_op_is_empty(node->op) && ggml_nelements(node) > 0 && node->view_src == memory) {
+                return true;
+            }
+        }
+        return false;
+    }
+
+    const ggml_cgraph * graph;
+    const ggml_tensor * net;
+    int                 i_gather;
+};
+
 class narrow_delta_net {
 public:
     // The states go to where copy has them, or without it behind the outputs.
     narrow_delta_net(ggml_tensor * dst, const ggml_tensor * copy)
         : q(dst->src[0]), k(dst->src[1]), v(dst->src[2]), gate(dst->src[3]), beta(dst->src[4]), state(dst->src[5]),
-          n(v->ne[0]), n_head(v->ne[1]), n_tokens(v->ne[2]), n_seqs(v->ne[3]), outputs((float *) dst->data) {
+          live(dst->src[6]), n(v->ne[0]), n_head(v->ne[1]), n_tokens(v->ne[2]), n_seqs(v->ne[3]), outputs((float *) dst->data) {
         const int64_t n_state = n * n * n_head;
         n_kept                = copy ? copy->ne[2] : std::min<int64_t>(n_tokens, ggml_get_op_params_i32(dst, 0));
         states                = copy ? (float *) copy->data : outputs + ggml_nelements(v);
@@ -84,6 +182,23 @@ public:
         const ggml_tensor * v = dst->src[2];
         return narrow_level() > 0 && v->ne[2] <= MAX_TOKENS && v->ne[0] <= MAX_STATE && v->ne[0] > 1 &&
                dst->src[3]->ne[0] == 1;
+    }
+
+    // Begin with the states where the memory has them, unless that of one sequence is written before it is read.
+    void begin_with(const gathered_states & gathered, const ggml_compute_params * params) {
+        bool clash = false;
+        for (int64_t seq = 0; seq < n_seqs; ++seq) {
+            for (int64_t other = 0; other < n_seqs; ++other) {
+                for (int64_t age = 0; age < n_kept && other != seq; ++age) {
+                    clash = clash || gathered.row(seq) == states + age * kept_stride + other * seq_stride;
+                }
+            }
+        }
+        if (clash) {
+            gathered.compute(params);
+        } else {
+            rows = &gathered;
+        }
     }
 
     void compute(const ggml_compute_params * params) const {
@@ -100,8 +215,24 @@ private:
     static constexpr int64_t MAX_STATE = 256; // columns this long fit the first-level cache, COLUMNS at a time
     static constexpr int64_t COLUMNS   = 8;
 
+    const float * first_state(int64_t head, int64_t seq) const {
+        return rows ? rows->row(seq) + head * n * n : at(state, 0, head, seq);
+    }
+
+    // Tokens of a sequence before its padding, see llama-nextn-padding.h.
+    int64_t n_live(int64_t seq) const {
+        if (!live) {
+            return n_tokens;
+        }
+        const float * values = (const float *) live->data + seq * n_tokens;
+        return std::count(values, values + n_tokens, 1.0f);
+    }
+
     void compute_head(int64_t head, int64_t seq) const {
         float decay[MAX_TOKENS];
+        for (int64_t t = n_live(seq); t < n_tokens; ++t) {
+            std::fill_n(outputs + ((seq * n_tokens + t) * n_head + head) * n, n, 0.0f);
+        }
         for (int64_t t = 0; t < n_tokens; ++t) {
             decay[t] = expf(*at(gate, head, t, seq));
         }
@@ -127,13 +258,13 @@ private:
         const float   scale = 1.0f / sqrtf((float) n);
 
         __m512        columns[C][N];
-        const float * first = at(state, 0, head, seq) + j * n;
+        const float * first = first_state(head, seq) + j * n;
         for (int c = 0; c < C; ++c) {
             for (int i = 0; i < N; ++i) {
                 columns[c][i] = _mm512_loadu_ps(first + c * n + 16 * i);
             }
         }
-        for (int64_t t = 0; t < n_tokens; ++t) {
+        for (int64_t t = 0, end = n_live(seq); t < end; ++t) {
             const float * key   = at(k, head_k, t, seq_k);
             const float * query = at(q, head_q, t, seq_q);
             const float * value = at(v, head, t, seq) + j;
@@ -196,8 +327,8 @@ private:
         const float   scale = 1.0f / sqrtf((float) n);
 
         alignas(64) float columns[COLUMNS * MAX_STATE];
-        memcpy(columns, at(state, 0, head, seq) + j * n, count * n * sizeof(float));
-        for (int64_t t = 0; t < n_tokens; ++t) {
+        memcpy(columns, first_state(head, seq) + j * n, count * n * sizeof(float));
+        for (int64_t t = 0, end = n_live(seq); t < end; ++t) {
             const float * key   = at(k, head_k, t, seq_k);
             const float * query = at(q, head_q, t, seq_q);
             const float * value = at(v, head, t, seq) + j;
@@ -253,6 +384,7 @@ private:
     const ggml_tensor * gate;
     const ggml_tensor * beta;
     const ggml_tensor * state;
+    const ggml_tensor * live; // [1, tokens] of all sequences: 1, or 0 for padding; NULL: there is none
     const int64_t       n; // length of a head's keys and values
     const int64_t       n_head;
     const int64_t       n_tokens;
@@ -260,9 +392,14 @@ private:
     float *             outputs;
     float *             states;
     int64_t             n_kept;
+    const gathered_states * rows = nullptr; // where the memory has the first states
     int64_t             seq_stride;
     int64_t             kept_stride;
 };
+
+bool gathered_states::can_be_read_there(const ggml_cgraph * graph, int i_net) {
+    return narrow_delta_net::applies(graph->nodes[i_net]) && copied_delta_net(graph, i_net).found();
+}
 
 int gated_delta_net_and_copy(const ggml_compute_params * params, const ggml_cgraph * graph, int i) {
     ggml_tensor * dst = graph->nodes[i];
@@ -273,8 +410,23 @@ int gated_delta_net_and_copy(const ggml_compute_params * params, const ggml_cgra
     if (!copied.found()) {
         return 0;
     }
-    narrow_delta_net(dst, copied.destination()).compute(params);
+    narrow_delta_net      net(dst, copied.destination());
+    const gathered_states gathered(graph, i);
+    if (gathered.found()) {
+        net.begin_with(gathered, params);
+    }
+    net.compute(params);
     return copied.n_nodes_after(i);
+}
+
+int spare_gathering(const ggml_compute_params * params, const ggml_cgraph * graph, int i) {
+    if (!gathered_states::is_spared(graph, i)) {
+        return 0;
+    }
+    if (params->ith == 0) {
+        gathered_states::leave_numbers(graph->nodes[i]);
+    }
+    return -1;
 }
 
 } // namespace nextn

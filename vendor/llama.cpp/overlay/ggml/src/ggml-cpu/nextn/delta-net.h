@@ -3,8 +3,8 @@
 //
 // The engine takes the tokens one by one and walks the whole state of a head, 64 KiB, several times for each. The
 // columns of the state do not meet, so here a few of them at a time take all the tokens while they are in the
-// first-level cache. The states to keep go straight to where the graph would copy them. What becomes of a
-// token does not depend on how many there are.
+// first-level cache. The first states are read from the memory, without gathering them first, and those to keep go
+// straight to where the graph would copy them. What becomes of a token does not depend on how many there are.
 #pragma once
 
 #include "ggml.h"
@@ -19,5 +19,8 @@ namespace nextn {
 
 // As ggml_nextn_recurrent(), with the copy of the states that follows.
 int gated_delta_net_and_copy(const ggml_compute_params * params, const ggml_cgraph * graph, int i);
+
+// As ggml_nextn_recurrent(): nothing is to be done for a GGML_OP_GET_ROWS whose states a delta net reads in the memory.
+int spare_gathering(const ggml_compute_params * params, const ggml_cgraph * graph, int i);
 
 } // namespace nextn

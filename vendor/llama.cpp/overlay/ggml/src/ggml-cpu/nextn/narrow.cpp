@@ -179,6 +179,7 @@ public:
     }
 
     void mul_mat() {
+        find_live();
         begin();
         const int64_t n_chunks = (dst->ne[0] + chunk_rows() - 1) / chunk_rows();
         const int64_t n_planes = dst->ne[2] * dst->ne[3];
@@ -214,16 +215,19 @@ private:
     size_t column_size() const { return ggml_row_size(engine.column_type, src1->ne[0]); }
     size_t converted_size() const { return converts() ? GGML_PAD(ggml_nrows(src1) * column_size(), 64) : 0; }
 
-    // Turns that the columns of a product take.
-    int n_turns() const {
+    // Turns that the columns of a product take, at most.
+    int max_turns() const {
         return dst->op == GGML_OP_MUL_MAT_ID ? 1 : (int) ((width(dst) + MAX_COLUMNS - 1) / MAX_COLUMNS);
+    }
+    int n_turns() const {
+        return dst->op == GGML_OP_MUL_MAT_ID ? 1 : (n_live + MAX_COLUMNS - 1) / MAX_COLUMNS;
     }
 
     size_t turn_panel_size() const {
         const int64_t n_columns = std::min<int64_t>(width(dst), MAX_COLUMNS);
         return kernel ? GGML_PAD(kernel->panel_size(src0->ne[0], (int) n_columns), 64) : 0;
     }
-    size_t panel_size() const { return n_turns() * turn_panel_size(); }
+    size_t panel_size() const { return max_turns() * turn_panel_size(); }
 
     size_t groups_size() const {
         if (dst->op != GGML_OP_MUL_MAT_ID) {
@@ -238,6 +242,29 @@ private:
     char *          panel(int turn) const {
         return work() + converted_size() + GGML_PAD(groups_size(), 64) + params->ith * panel_size() +
                turn * turn_panel_size();
+    }
+
+    // A column of zeros, as the rows are that pad a sequence (llama-nextn-padding.h): its product is zero, too.
+    bool is_zero(int64_t i1, int64_t i2) const {
+        if (src1->type != GGML_TYPE_F32) {
+            return false;
+        }
+        const float * values = (const float *) source_column(i1, i2, 0);
+        return std::all_of(values, values + src1->ne[0], [](float value) { return value == 0.0f; });
+    }
+
+    static void clear(char * out, int64_t n) { std::fill_n((float *) out, n, 0.0f); }
+
+    void find_live() {
+        const bool one_plane = src1->ne[2] * src1->ne[3] == 1 && width(dst) > 1;
+        for (int c = 0; c < (int) width(dst); ++c) {
+            if (!one_plane || !is_zero(c, 0)) {
+                live[n_live++] = (int8_t) c;
+            } else if (params->ith == 0) {
+                clear((char *) dst->data + c * dst->nb[1], dst->ne[0]);
+            }
+        }
+        skips = n_live < (int) width(dst);
     }
 
     // Convert this thread's share of the activations; when it returns, all shares are done.
@@ -262,6 +289,9 @@ private:
 
         char * out = work() + b0 * ggml_type_size(engine.column_type);
         for (int64_t i = 0; i < ggml_nrows(src1); ++i, out += column_size()) {
+            if (skips && !std::binary_search(live, live + n_live, (int8_t) i)) {
+                continue;
+            }
             const int64_t i1 = i % src1->ne[1];
             const int64_t i2 = i / src1->ne[1] % src1->ne[2];
             const int64_t i3 = i / src1->ne[1] / src1->ne[2];
@@ -295,7 +325,10 @@ private:
                 const int32_t expert =
                     *(const int32_t *) ((const char *) ids->data + token * ids->nb[1] + slot * ids->nb[0]);
                 GGML_ASSERT(expert >= 0 && expert < src0->ne[2]);
-
+                if (is_zero(slot % src1->ne[1], token)) {
+                    clear((char *) dst->data + slot * dst->nb[1] + token * dst->nb[2], dst->ne[0]);
+                    continue;
+                }
                 expert_group * end = all->group + all->n_groups;
                 expert_group * g   = std::find_if(all->group, end, [&](const expert_group & g) {
                     return g.expert == expert && g.n_columns < MAX_COLUMNS;
@@ -315,10 +348,11 @@ private:
         const int64_t  i3 = plane / dst->ne[2];
         const int64_t  c0 = turn * MAX_COLUMNS;
         narrow_product p  = product(i2 / (dst->ne[2] / src0->ne[2]), i3 / (dst->ne[3] / src0->ne[3]), turn);
-        p.n_columns       = (int) std::min<int64_t>(dst->ne[1] - c0, MAX_COLUMNS);
+        p.n_columns       = (int) std::min<int64_t>(n_live - c0, MAX_COLUMNS);
         for (int c = 0; c < p.n_columns; ++c) {
-            p.columns[c] = column(c0 + c, i2, i3);
-            p.out[c]     = (float *) ((char *) dst->data + (c0 + c) * dst->nb[1] + i2 * dst->nb[2] + i3 * dst->nb[3]);
+            const int64_t i1 = live[c0 + c];
+            p.columns[c]     = column(i1, i2, i3);
+            p.out[c]         = (float *) ((char *) dst->data + i1 * dst->nb[1] + i2 * dst->nb[2] + i3 * dst->nb[3]);
         }
         return p;
     }
@@ -384,6 +418,9 @@ private:
     const ggml_tensor *         src1;
     const engine_kernel &       engine;
     const narrow_kernel *       kernel;
+    int                         n_live = 0; // columns of a product that are not all zeros
+    int8_t                      live[MAX_TOKENS];
+    bool                        skips = false; // some are
 };
 
 static bool forward(const ggml_compute_params * params, ggml_tensor * dst, const engine_kernel & engine) {

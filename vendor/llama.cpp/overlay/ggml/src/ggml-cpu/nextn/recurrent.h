@@ -11,8 +11,8 @@ struct ggml_compute_params;
 extern "C" {
 #endif
 
-// Compute node i of a graph and the nodes behind it that belong to it. Returns the number of those; 0 when nothing was
-// done and the engine should compute the node.
+// Compute node i of a graph and the nodes behind it that belong to it. Returns the number of those; -1 when there are
+// none, 0 when nothing was done and the engine should compute the node.
 int ggml_nextn_recurrent(const struct ggml_compute_params * params, const struct ggml_cgraph * graph, int i);
 
 #ifdef __cplusplus

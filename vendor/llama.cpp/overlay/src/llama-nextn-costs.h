@@ -1,0 +1,56 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <vector>
+
+// What a round costs, estimated from what is measured. Times are in any one unit.
+//
+//   v(n)   of verifying, per width n, because cost is not monotone on CPUs (four rows can be cheaper than three); a line
+//          through all widths stands in for those that were not measured lately, so that an old bad sample is tried
+//          again. Width 1 is a round without drafts.
+//   d(k)   of drafting: a first step, which includes catching up, and k - 1 further ones
+class llama_nextn_costs {
+public:
+    // Widths are 1 to n_widths. per_token: guess of what each further one costs, as a share of v(1).
+    explicit llama_nextn_costs(int n_widths, double per_token = 0.15);
+
+    void next_round() { round++; }
+
+    // What was measured; leave out what included the building of a graph.
+    void verify_took(int width, double t);
+    void first_draft_took(double t);
+    void next_draft_took(double t);
+
+    double verify(int width) const; // v(n)
+    double draft(int n_draft) const;
+    int    n_plain() const { return samples[1].count; } // how often v(1) was measured
+
+private:
+    // the lower quartile of the last samples, so that slow steps do not count, even on a busy machine
+    struct cost {
+        static constexpr int n_max = 24;
+
+        std::array<double, n_max> ring;
+        int                       count    = 0;
+        int64_t                   at_round = 0; // of the newest
+        double                    typical  = 0;
+
+        void   add(double sample, int64_t round);
+        double weight(int64_t round) const; // as evidence, in samples
+    };
+
+    int  clamp(int width) const;
+    void fit_line();
+    void learn();
+
+    double              guess_per_token;
+    std::vector<cost>   samples; // by width
+    std::vector<double> weights; // of the samples, as evidence
+    std::vector<double> known;   // v(n), from both
+    double              line_at_one;
+    double              line_slope; // v(n) is about line_at_one + (n - 1) * line_slope
+    cost                draft_first;
+    cost                draft_next;
+    int64_t             round = 0;
+};

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <algorithm>
+
+// When a head that does not pay is tried again: seldom while it stays bad, soon once it had luck.
+class llama_nextn_probe {
+public:
+    static constexpr int    first           = 8; // rounds without drafting before the first try
+    static constexpr double good_acceptance = 0.95;
+
+    void drafts() { // because it pays
+        rounds_off = 0;
+        interval   = std::max(interval / 2, first); // a head that is good again earns its trust back
+        trying     = false;
+    }
+
+    // Another round in which drafting does not pay. Whether the head should be tried in it.
+    bool off() {
+        trying = ++rounds_off >= interval;
+        if (trying) {
+            rounds_off = 0;
+        }
+        return trying;
+    }
+
+    void try_now() { // in company of another try
+        rounds_off = 0;
+        trying     = true;
+    }
+
+    bool is_trying() const { return trying; }
+
+    // What became of a try. extra: what it costs, in rounds without drafts.
+    void tried(bool good, double extra) {
+        if (trying) {
+            const int longest = (int) std::clamp(extra / share, (double) first, (double) last);
+            interval          = std::clamp(good ? interval / 2 : 2 * interval, first, longest);
+            trying            = false;
+        }
+    }
+
+private:
+    // Where a try costs little it comes more often, so that a head that only had bad luck is soon on again.
+    static constexpr int    last  = 256;
+    static constexpr double share = 0.003; // of the time that may go to trying
+
+    int  rounds_off = 0;
+    int  interval   = first;
+    bool trying     = false;
+};
