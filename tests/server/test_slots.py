@@ -55,6 +55,29 @@ def test_drafts_and_tokens_are_those_of_a_request_alone(model, requests, n_paral
             list(pool.map(ask, requests))
 
 
+@pytest.mark.parametrize("lengths", [(2, 1, 0, 2), (3, 0, 1), (1, 3), (3, 3, 0, 0)], ids=str)
+def test_slots_draft_lengths_of_their_own(model, lengths: tuple[int, ...]) -> None:
+    """Shorter drafts are padded to the longest, and the padding goes before what was rejected does."""
+    prompts = np.random.default_rng(11).integers(5, 200, (len(lengths), 14)).tolist()
+    wanted, counts = plain_tokens(model, prompts, 400), []
+    for prompt, n_max in zip(prompts, lengths, strict=True):
+        draft = nextn.DraftParams(n_max=n_max, adaptive=False) if n_max else None
+        with nextn.Speculator(model, draft=draft, **LONG) as alone:
+            stats = alone.generate(prompt, max_tokens=400, ignore_eos=True).stats
+            counts.append((stats.draft_n, stats.draft_n_accepted))
+    with nextn.Server(model, draft=FIXED, n_parallel=len(lengths), **LONG) as server, server.client() as client:
+
+        def ask(slot: int) -> dict[str, Any]:
+            options = {"id_slot": slot, "ignore_eos": True, "cache_prompt": False}
+            return complete(client, prompts[slot], 400, speculative={"n_max": lengths[slot]}, **options)  # type: ignore[arg-type]
+
+        with ThreadPoolExecutor(len(lengths)) as pool:
+            for _ in range(2):
+                for answer, tokens, alone_counts in zip(pool.map(ask, range(len(lengths))), wanted, counts, strict=True):
+                    assert answer["tokens"] == list(tokens)
+                    assert drafted(answer)[:2] == alone_counts
+
+
 def plain_tokens(model, prompts: list[list[int]], n: int) -> list[tuple[int, ...]]:
     """What plain decoding writes behind each prompt, its end ignored."""
     with nextn.Speculator(model, draft=None, **LONG) as plain:
