@@ -8,19 +8,19 @@ static constexpr double line_weight  = 0.5; // of the line against a measured sa
 static constexpr double slope_weight = 2;   // of the guessed slope of the line
 static constexpr double guess_draft  = 0.1; // of v(1), until a draft was measured
 
-llama_nextn_costs::llama_nextn_costs(int n_widths, double per_token)
-    : guess_per_token(per_token), samples(n_widths + 1), weights(n_widths + 1), known(n_widths + 1) {
+llama_nextn_costs::llama_nextn_costs(int n_widths, double per_token, double draft_quantile)
+    : guess_per_token(per_token), draft_quantile(draft_quantile), samples(n_widths + 1), weights(n_widths + 1), known(n_widths + 1) {
     learn();
 }
 
-void llama_nextn_costs::cost::add(double sample, int64_t round) {
+void llama_nextn_costs::cost::add(double sample, int64_t round, double quantile) {
     ring[count++ % n_max]             = sample;
     at_round                          = round;
     std::array<double, n_max> ordered = ring;
     const int                 n       = std::min(count, n_max);
-    const auto quartile = ordered.begin() + (n - 1) / 4; // not the middle: what disturbs a measurement makes it longer
-    std::nth_element(ordered.begin(), quartile, ordered.begin() + n);
-    typical = *quartile;
+    const auto                chosen  = ordered.begin() + (int) (quantile * (n - 1));
+    std::nth_element(ordered.begin(), chosen, ordered.begin() + n);
+    typical = *chosen;
 }
 
 double llama_nextn_costs::cost::weight(int64_t round) const {
@@ -90,9 +90,9 @@ void llama_nextn_costs::verify_took(int width, double t) {
 }
 
 void llama_nextn_costs::first_draft_took(double t) {
-    draft_first.add(t, round);
+    draft_first.add(t, round, draft_quantile);
 }
 
 void llama_nextn_costs::next_draft_took(double t) {
-    draft_next.add(t, round);
+    draft_next.add(t, round, draft_quantile);
 }

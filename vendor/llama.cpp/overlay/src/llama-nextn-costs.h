@@ -11,9 +11,12 @@
 //          again. Width 1 is a round without drafts.
 //   d(k)   of drafting: a first step, which includes catching up, and k - 1 further ones
 class llama_nextn_costs {
+    static constexpr double low_quantile = 0.25; // so that slow steps do not count, even on a busy machine
+
 public:
-    // Widths are 1 to n_widths. per_token: guess of what each further one costs, as a share of v(1).
-    explicit llama_nextn_costs(int n_widths, double per_token = 0.15);
+    // Widths are 1 to n_widths. per_token: guess of what each further one costs, as a share of v(1). draft_quantile: of
+    // its last samples, which counts as the cost of a draft step.
+    explicit llama_nextn_costs(int n_widths, double per_token = 0.15, double draft_quantile = low_quantile);
 
     void next_round() { round++; }
 
@@ -27,16 +30,15 @@ public:
     int    n_plain() const { return samples[1].count; } // how often v(1) was measured
 
 private:
-    // the lower quartile of the last samples, so that slow steps do not count, even on a busy machine
     struct cost {
         static constexpr int n_max = 24;
 
         std::array<double, n_max> ring;
         int                       count    = 0;
         int64_t                   at_round = 0; // of the newest
-        double                    typical  = 0;
+        double                    typical  = 0; // a quantile of the last samples
 
-        void   add(double sample, int64_t round);
+        void   add(double sample, int64_t round, double quantile = low_quantile);
         double weight(int64_t round) const; // as evidence, in samples
     };
 
@@ -45,6 +47,7 @@ private:
     void learn();
 
     double              guess_per_token;
+    double              draft_quantile;
     std::vector<cost>   samples; // by width
     std::vector<double> weights; // of the samples, as evidence
     std::vector<double> known;   // v(n), from both

@@ -6,11 +6,16 @@
 // Of a row that is only there to make its sequence as long as the others (see llama-nextn-padding.h), in rows.
 static constexpr double padding_cost = 0.5;
 
+// By how much drafting has to promise more than a round without: what is not measured (a graph that is built, a prompt
+// that joins) comes with it.
+static constexpr double least_gain = 1.02;
+
 // What a further token costs beside a decode of one, and with it beside a decode of several.
 static constexpr double guess_per_token = 0.15;
 
 llama_nextn_group_length::llama_nextn_group_length(int n_members)
-    : costs(n_members * llama_nextn_acceptance::k_max + 1, guess_per_token / (1 + guess_per_token * (n_members - 1))),
+    : costs(n_members * llama_nextn_acceptance::k_max + 1, guess_per_token / (1 + guess_per_token * (n_members - 1)),
+            /*draft_quantile =*/0.5),
       n_members(n_members) {}
 
 // Of a round in which n_rows drafted tokens are verified, in rows more than those of a round without drafts, and 1.
@@ -134,9 +139,12 @@ bool llama_nextn_group_length::plan(std::vector<member> & members) {
     }
     for (member & m : members) {
         m.going = m.n_max > 0;
+        m.n     = 0;
     }
-    divide(members, rate(members), false);
-
+    const double r = rate(members);
+    if (r >= least_gain * n_members / costs.verify(1)) {
+        divide(members, r, false);
+    }
     bool anyone = false, tries = false;
     for (member & m : members) {
         m.going = m.n > 0;

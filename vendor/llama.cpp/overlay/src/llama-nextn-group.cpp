@@ -103,27 +103,23 @@ int32_t llama_nextn_drafter::group_step() {
     return 0;
 }
 
-// As chain(), for all members together.
+// As chain(), for all members together. Who takes part changes, and with that the shape of a step: the building of
+// graphs belongs to its cost.
 int32_t llama_nextn_drafter::group_chain(llama_nextn_group_length & length) {
-    int64_t t_start  = ggml_time_us();
-    int32_t n_graphs = llama_nextn_n_graph_builds(ctx_dft);
-    int32_t ret      = group_catch_up();
+    int64_t t_start = ggml_time_us();
+    int32_t ret     = group_catch_up();
     for (int32_t n_steps = 0; ret == 0; ++n_steps) {
-        if (n_steps > 0 && params.adaptive && !length.go_on(group)) {
-            break;
-        }
-        if (group_going().empty()) {
+        if ((n_steps > 0 && params.adaptive && !length.go_on(group)) || group_going().empty()) {
             break;
         }
         ret = group_step();
 
         const int64_t t_end = ggml_time_us();
-        if (ret == 0 && llama_nextn_n_graph_builds(ctx_dft) == n_graphs) {
+        if (ret == 0) {
             const double t = (double) (t_end - t_start);
             n_steps == 0 ? length.costs.first_draft_took(t) : length.costs.next_draft_took(t);
         }
-        t_start  = t_end;
-        n_graphs = llama_nextn_n_graph_builds(ctx_dft);
+        t_start = t_end;
     }
     return ret;
 }
