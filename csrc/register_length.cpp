@@ -12,7 +12,7 @@ namespace nextn {
 
 // Sequences that share their rounds, with what the drafter keeps of each.
 class group_length {
-public:
+  public:
     explicit group_length(const std::vector<int> & n_max) : length((int) n_max.size()), seqs(n_max.size()) {
         for (sequence & seq : seqs) {
             seq.acceptance = llama_nextn_acceptance(&others);
@@ -59,10 +59,10 @@ public:
 
     llama_nextn_group_length length;
 
-private:
+  private:
     struct sequence {
         llama_nextn_acceptance acceptance;
-        llama_nextn_probe      probe;
+        llama_nextn_probe probe;
     };
 
     std::vector<bool> going(bool anyone) const {
@@ -73,8 +73,8 @@ private:
         return result;
     }
 
-    llama_nextn_acceptance                        others;
-    std::vector<sequence>                         seqs;
+    llama_nextn_acceptance others;
+    std::vector<sequence> seqs;
     std::vector<llama_nextn_group_length::member> members;
 };
 
@@ -87,10 +87,8 @@ static void register_group_length(py::module_ & m) {
     c.def("keep", &group_length::keep, "How many drafted tokens of each to verify.");
     c.def("saw", &group_length::saw, py::arg("i"), py::arg("n_accepted"), "What became of the draft of sequence i.");
     c.def("verify_took", &group_length::verify_took, py::arg("t"), "The round that was kept.");
-    c.def(
-        "first_draft_took", [](group_length & g, double t) { g.length.costs.first_draft_took(t); }, py::arg("t"));
-    c.def(
-        "next_draft_took", [](group_length & g, double t) { g.length.costs.next_draft_took(t); }, py::arg("t"));
+    c.def("first_draft_took", [](group_length & g, double t) { g.length.costs.first_draft_took(t); }, py::arg("t"));
+    c.def("next_draft_took", [](group_length & g, double t) { g.length.costs.next_draft_took(t); }, py::arg("t"));
 }
 
 // Arithmetic without an engine, bound for the tests that run it against simulated costs and acceptance.
@@ -110,10 +108,8 @@ void register_length(py::module_ & m) {
     c.def(
         "verify_took", [](llama_nextn_length & l, int n_tokens, double t) { l.costs.verify_took(n_tokens, t); },
         py::arg("n_tokens"), py::arg("t"));
-    c.def(
-        "first_draft_took", [](llama_nextn_length & l, double t) { l.costs.first_draft_took(t); }, py::arg("t"));
-    c.def(
-        "next_draft_took", [](llama_nextn_length & l, double t) { l.costs.next_draft_took(t); }, py::arg("t"));
+    c.def("first_draft_took", [](llama_nextn_length & l, double t) { l.costs.first_draft_took(t); }, py::arg("t"));
+    c.def("next_draft_took", [](llama_nextn_length & l, double t) { l.costs.next_draft_took(t); }, py::arg("t"));
     c.def(
         "cost_verify", [](const llama_nextn_length & l, int n_tokens) { return l.costs.verify(n_tokens); },
         py::arg("n_tokens"), "In the unit of what was told.");

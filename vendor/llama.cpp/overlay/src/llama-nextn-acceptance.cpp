@@ -4,7 +4,7 @@
 
 static constexpr double fade_per_trial   = 0.99;  // half of the evidence is at most 70 trials old
 static constexpr double fade_per_round   = 0.998; // of bins that are never sent: they get another chance
-static constexpr double like_others      = 6; // trials
+static constexpr double like_others      = 6;     // trials
 static constexpr double like_itself      = 2;
 static constexpr double trials_kept      = 8;   // of the evidence when another text begins
 static constexpr double even_trials      = 20;  // of all positions being equally good

@@ -9,7 +9,8 @@ static constexpr double slope_weight = 2;   // of the guessed slope of the line
 static constexpr double guess_draft  = 0.1; // of v(1), until a draft was measured
 
 llama_nextn_costs::llama_nextn_costs(int n_widths, double per_token, double draft_quantile)
-    : guess_per_token(per_token), draft_quantile(draft_quantile), samples(n_widths + 1), weights(n_widths + 1), known(n_widths + 1) {
+    : guess_per_token(per_token), draft_quantile(draft_quantile), samples(n_widths + 1), weights(n_widths + 1),
+      known(n_widths + 1) {
     learn();
 }
 

@@ -6,7 +6,8 @@
 
 // What a round costs, estimated from what is measured. Times are in any one unit.
 //
-//   v(n)   of verifying, per width n, because cost is not monotone on CPUs (four rows can be cheaper than three); a line
+//   v(n)   of verifying, per width n, because cost is not monotone on CPUs (four rows can be cheaper than three); a
+//   line
 //          through all widths stands in for those that were not measured lately, so that an old bad sample is tried
 //          again. Width 1 is a round without drafts.
 //   d(k)   of drafting: a first step, which includes catching up, and k - 1 further ones

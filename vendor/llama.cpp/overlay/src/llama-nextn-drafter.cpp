@@ -292,11 +292,13 @@ void llama_nextn_drafter::accept(llama_seq_id seq_id, int32_t n_sent, int32_t n_
     auto & seq    = seqs[seq_id];
     n_sent        = std::clamp(n_sent, 0, (int32_t) seq.p.size());
     n_accepted    = std::clamp(n_accepted, 0, n_sent);
-    auto &     length   = seq.get_length();
-    acceptance.saw(seq.p, n_sent, n_accepted);
+    auto & length = seq.get_length();
+    if (seqs.size() > 1) {
+        acceptance.saw(seq.p, n_sent, n_accepted);
+    }
     const bool measured = t_verify > 0 && llama_nextn_n_graph_builds(ctx_tgt) == seq.n_graphs_tgt;
     if (seq.in_group >= 0) {
-        accept_group(seq, n_sent, n_accepted, measured ? t_verify : 0);
+        accept_group(seq_id, n_sent, n_accepted, measured ? t_verify : 0);
     } else {
         length.saw(seq.p, n_sent, n_accepted);
         if (seq.steady()) {

@@ -97,7 +97,8 @@ private:
     int32_t group_catch_up();
     int32_t group_chain(llama_nextn_group_length & length);
     int32_t group_step();
-    void    accept_group(sequence & seq, int32_t n_sent, int32_t n_accepted, double t_verify);
+    int32_t group_fill(const std::vector<llama_seq_id> & members, bool padded);
+    void    accept_group(llama_seq_id seq_id, int32_t n_sent, int32_t n_accepted, double t_verify);
 
     std::vector<llama_seq_id> group_going() const;
 

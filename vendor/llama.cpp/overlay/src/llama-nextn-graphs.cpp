@@ -15,7 +15,7 @@ static bool is_narrow(const llama_ubatch & ubatch, uint32_t n_outputs) {
 
 void llama_nextn_graphs::select(llama_context & ctx, const llama_ubatch & ubatch, uint32_t n_outputs) {
     const bool narrow = is_narrow(ubatch, n_outputs) && !ctx.cparams.pipeline_parallel && !ctx.cparams.training;
-    shape       key;
+    shape      key;
     if (narrow) {
         key = {ubatch.n_tokens, n_outputs, ubatch.n_seqs, ctx.cparams.nextn.ends != nullptr, 0};
         for (uint32_t s = 0; s < ubatch.n_seqs_unq; ++s) {
@@ -48,7 +48,8 @@ llama_nextn_graphs::slot & llama_nextn_graphs::find_or_make(llama_context & ctx,
     if (it != slots.end()) {
         return *it;
     }
-    if (slots.size() >= max_slots) { // the oldest one's scheduler is as good as a new one, whose memory has to be cleared
+    if (slots.size() >=
+        max_slots) { // the oldest one's scheduler is as good as a new one, whose memory has to be cleared
         const auto older = [](const slot & a, const slot & b) {
             const bool a_own = a.key == shape{}; // never evicted
             const bool b_own = b.key == shape{};

@@ -55,7 +55,7 @@ private:
 
     static uint32_t max_nodes(const llama_context & ctx);
 
-    void   exchange(llama_context & ctx, slot & other);
+    void exchange(llama_context & ctx, slot & other);
 
     shape             current;
     uint64_t          clock = 0;

@@ -74,7 +74,7 @@ double llama_nextn_group_length::rate(const std::vector<member> & members) const
 
 // Give each member the length (n) with which the sum of tokens less r times the time is largest; steps that were made
 // are sunk. A long draft of one member makes padding of the others, so each longest one is tried.
-double llama_nextn_group_length::divide(std::vector<member> & members, double r, bool drafted_only) const {
+void llama_nextn_group_length::divide(std::vector<member> & members, double r, bool drafted_only) const {
     const std::vector<row> rows = get_rows(members, drafted_only, false);
 
     int n_steps = 0, n_forced = 0, most = 0;
@@ -91,8 +91,7 @@ double llama_nextn_group_length::divide(std::vector<member> & members, double r,
         double e = n_members;
         int    n = 0, longest = 0;
         for (size_t i = 0; i <= rows.size(); ++i) {
-            const bool later_forced = i < rows.size() && rows[i].forced;
-            if (!later_forced) {
+            if (i == rows.size() || !rows[i].forced) {
                 const double to_draft = longest > n_steps ? costs.draft(longest) - costs.draft(n_steps) : 0;
                 const double value    = e - r * (costs.verify(width(n, longest)) + to_draft);
                 if (value > best) {
@@ -117,7 +116,6 @@ double llama_nextn_group_length::divide(std::vector<member> & members, double r,
             best_rows--;
         }
     }
-    return best;
 }
 
 bool llama_nextn_group_length::can_pay(int n_max) const {

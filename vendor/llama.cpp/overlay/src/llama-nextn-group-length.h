@@ -44,7 +44,7 @@ public:
 private:
     bool   can_pay(int n_max) const;
     double rate(const std::vector<member> & members) const;
-    double divide(std::vector<member> & members, double r, bool drafted_only) const;
+    void   divide(std::vector<member> & members, double r, bool drafted_only) const;
     int    width(int n_rows, int longest) const;
 
     int                      n_members;

@@ -24,35 +24,22 @@ struct llama_nextn_drafter::rows {
     }
 };
 
-// Rows of kept tokens that wait: apart from the chain's first step, whose rows are then one for each sequence. All
-// sequences get as many, because those of different lengths would be computed one after the other; the rows too many
-// are taken out again.
+// Rows of kept tokens that wait: apart from the chain's first step, whose rows are then one for each sequence.
 int32_t llama_nextn_drafter::group_catch_up() {
     const std::vector<llama_seq_id> members = group_going();
-    const int32_t                   n_batch = (int32_t) ctx_dft->n_batch() / std::max(1, (int32_t) members.size());
-    size_t                          longest = 0;
     for (const llama_seq_id seq_id : members) {
         auto & seq = seqs[seq_id];
         ctx_dft->get_memory()->seq_rm(seq_id, seq.n_true, -1);
-        if ((int32_t) seq.tokens.size() > std::min(seq.n_max, n_batch)) {
+        if ((int32_t) seq.tokens.size() > seq.n_max) {
             if (const int32_t ret = flush(seq_id)) { // of a prompt
                 return ret;
             }
         }
-        longest = std::max(longest, seq.tokens.size());
     }
-    rows all;
-    for (const llama_seq_id seq_id : members) {
-        const auto &  seq  = seqs[seq_id];
-        const int32_t n    = (int32_t) seq.tokens.size();
-        const int32_t room = (int32_t) ctx_dft->n_ctx_seq() - seq.n_true;
-        for (int32_t i = 0; i < std::min((int32_t) longest, room); ++i) {
-            const bool waits = i < n;
-            all.add(waits ? seq.tokens[i] : seq.id_last, waits ? seq.hidden.data() + i * n_embd : seq.carry.data(),
-                    n_embd, seq.n_true + i, seq_id, false);
-        }
+    int32_t ret = group_fill(members, /*padded =*/true);
+    if (ret > 0) { // no room
+        ret = group_fill(members, /*padded =*/false);
     }
-    const int32_t ret = all.decode(*this, false);
     for (const llama_seq_id seq_id : members) {
         auto & seq = seqs[seq_id];
         if (ret == 0) {
@@ -63,6 +50,30 @@ int32_t llama_nextn_drafter::group_catch_up() {
         ctx_dft->get_memory()->seq_rm(seq_id, seq.n_true, -1);
     }
     return ret;
+}
+
+// Compute the rows that wait. Sequences with different numbers of them would be computed one after the other, so all
+// get as many as the one with the most; the caller takes those too many out again.
+int32_t llama_nextn_drafter::group_fill(const std::vector<llama_seq_id> & members, bool padded) {
+    size_t longest = 0;
+    for (const llama_seq_id seq_id : members) {
+        longest = std::max(longest, seqs[seq_id].tokens.size());
+    }
+    if (longest * members.size() > ctx_dft->n_batch()) {
+        padded = false;
+    }
+    rows all;
+    for (const llama_seq_id seq_id : members) {
+        const auto &  seq  = seqs[seq_id];
+        const int32_t n    = (int32_t) seq.tokens.size();
+        const int32_t room = (int32_t) ctx_dft->n_ctx_seq() - seq.n_true;
+        for (int32_t i = 0; i < (padded ? std::min((int32_t) longest, room) : n); ++i) {
+            const bool waits = i < n;
+            all.add(waits ? seq.tokens[i] : seq.id_last, waits ? seq.hidden.data() + i * n_embd : seq.carry.data(),
+                    n_embd, seq.n_true + i, seq_id, false);
+        }
+    }
+    return all.decode(*this, false);
 }
 
 // One more token for each member that is going; those whose draft ends with it are not going any more.
@@ -191,12 +202,16 @@ int32_t llama_nextn_drafter::draft_group(llama_nextn_draft_request * reqs, int32
 }
 
 // The first report of a round tells what all of it cost, each one how its own drafts fared.
-void llama_nextn_drafter::accept_group(sequence & seq, int32_t n_sent, int32_t n_accepted, double t_verify) {
+void llama_nextn_drafter::accept_group(llama_seq_id seq_id, int32_t n_sent, int32_t n_accepted, double t_verify) {
+    auto & seq = seqs[seq_id];
+    seq.length.acceptance.saw(seq.p, n_sent, n_accepted);
+    if (seq.in_group >= (int32_t) group_ids.size() || group_ids[seq.in_group] != seq_id) {
+        return; // of an earlier round than the last one
+    }
     auto & length = group_lengths[group.size()];
     if (group_open && t_verify > 0) {
         length.verify_took(group, t_verify);
     }
     group_open = false;
-    seq.length.acceptance.saw(seq.p, n_sent, n_accepted);
     length.tried(group[seq.in_group], n_accepted);
 }

@@ -7,6 +7,9 @@
 
 #include <algorithm>
 
+// Tokens for which the kernels walk the weights once (MAX_COLUMNS there).
+static constexpr int32_t max_columns = 9;
+
 bool llama_nextn_padding::applies(const llama_context & ctx, const llama_batch_ext & batch) {
     if (!pending) {
         return false;
@@ -44,8 +47,8 @@ bool llama_nextn_padding::find_spans(const llama_batch_ext & batch) {
     return unequal;
 }
 
-// Whether there is something to gain, and room for the rows. A row costs up to half of a token's; a pass more costs
-// little where the kernels walk the weights twice anyhow, as for more than nine tokens (MAX_COLUMNS).
+// Whether there is something to gain, and room for the rows. A row costs up to half of what a token does; a pass more
+// costs little where the kernels walk the weights twice anyhow.
 bool llama_nextn_padding::fits(const llama_context & ctx) const {
     const auto &  cparams  = ctx.get_cparams();
     const int32_t longest  = spans[0].n_tokens + spans[0].n_padding;
@@ -54,7 +57,7 @@ bool llama_nextn_padding::fits(const llama_context & ctx) const {
     for (const span & s : spans) {
         n_live += s.n_tokens;
     }
-    if (n_live > 9 && 2 * (n_tokens - n_live) > n_live) {
+    if (n_live > max_columns && 2 * (n_tokens - n_live) > n_live) {
         return false;
     }
     if (longest > ctx.nextn.max_snapshots() || n_tokens > max_tokens || n_tokens > (int32_t) cparams.n_ubatch) {
@@ -73,7 +76,7 @@ bool llama_nextn_padding::fits(const llama_context & ctx) const {
 llama_batch_ext llama_nextn_padding::pad(const llama_batch_ext & batch) {
     llama_batch_ext padded = batch;
     for (const span & s : spans) {
-        ends[s.seq_id] = s.end;
+        ends[s.seq_id]  = s.end;
         const auto last = std::find_if(batch.tokens.begin(), batch.tokens.end(), [&](const auto & token) {
             return *token.seq_ids.begin() == s.seq_id && token.pos[0] + 1 == s.end;
         });

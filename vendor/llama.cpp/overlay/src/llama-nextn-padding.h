@@ -12,10 +12,11 @@ struct llm_graph_context;
 
 // Sequences that draft different numbers of tokens, in one pass.
 //
-// Recurrent layers take sequences of one length; a batch of several lengths is computed in several passes, each of which
-// reads all weights. So the sequences of a verification are padded to the longest one. A padding row is taken back out
-// of the memory at once, and costs little: behind each norm it is set to zero, and the kernels for narrow products skip
-// columns of zeros. No row of another token reads it, so what those compute is what they compute without it.
+// Recurrent layers take sequences of one length; a batch of several lengths is computed in several passes, each of
+// which reads all weights. So the sequences of a verification are padded to the longest one. A padding row is taken
+// back out of the memory at once, and costs little: behind each norm it is set to zero, and the kernels for narrow
+// products skip columns of zeros. No row of another token reads it, so what those compute is what they compute without
+// it.
 class llama_nextn_padding {
 public:
     // More tokens are computed as a prompt is, with other last bits (MAX_TOKENS of the narrow kernels).

@@ -58,8 +58,7 @@ void llama_nextn_state::take_snapshots(const llama_ubatch & ubatch) {
     const auto * recr = nextn_recurrent(ctx.get_memory());
     for (uint32_t s = 0; recr && s < ubatch.n_seqs_unq; ++s) {
         const llama_seq_id seq_id = ubatch.seq_id_unq[s];
-        const snapshot     snap   = {(int32_t) ubatch.n_seq_tokens, recr->seq_pos_max(seq_id),
-                                     recr->cells[seq_id].tail, 0};
+        const snapshot snap = {(int32_t) ubatch.n_seq_tokens, recr->seq_pos_max(seq_id), recr->cells[seq_id].tail, 0};
 
         auto it = std::find_if(snapshots.begin(), snapshots.end(), [&](const auto & e) { return e.first == seq_id; });
         if (it == snapshots.end()) {
@@ -68,6 +67,10 @@ void llama_nextn_state::take_snapshots(const llama_ubatch & ubatch) {
             it->second = snap;
         }
     }
+}
+
+bool llama_nextn_state::pads(const llama_batch_ext & batch) {
+    return padding.applies(ctx, batch) && ctx.sampling.samplers.empty(); // those allow a sequence so many outputs only
 }
 
 int llama_nextn_state::decode_padded(const llama_batch_ext & batch) {

@@ -67,7 +67,7 @@ public:
     void decode_failed();
 
     // hooks of llama_context::decode(), before all else: a batch that is padded goes another way
-    bool pads(const llama_batch_ext & batch) { return padding.applies(ctx, batch); }
+    bool pads(const llama_batch_ext & batch);
     int  decode_padded(const llama_batch_ext & batch);
     void pad_next() { padding.next(); }
 

@@ -1,5 +1,6 @@
 #include "delta-net.h"
 
+#include "delta-net-memory.h"
 #include "narrow-kernel.h"
 
 #include "ggml-cpu-impl.h"
@@ -12,164 +13,13 @@
 
 namespace nextn {
 
-// The graph copies the newest states from the result of a delta net into the memory, and nothing else reads them there.
-class copied_delta_net {
-public:
-    copied_delta_net(const ggml_cgraph * graph, int i) : graph(graph), net(graph->nodes[i]), i_copy(find_copy(i)) {
-        if (i_copy >= 0 && !only_the_copy_reads_states(i)) {
-            i_copy = -1;
-        }
-    }
-
-    bool                found() const { return i_copy >= 0; }
-    int                 n_nodes_after(int i) const { return i_copy - i; }
-    const ggml_tensor * destination() const { return graph->nodes[i_copy]; }
-
-private:
-    int64_t      n_state() const { return net->src[5]->ne[0] * net->src[5]->ne[1] * net->src[5]->ne[2]; }
-    const char * states() const { return (const char *) net->data + ggml_nelements(net->src[2]) * sizeof(float); }
-
-    // The copy follows behind nothing but views: [state, sequences, snapshots] of F32.
-    int find_copy(int i) const {
-        for (++i; i < graph->n_nodes && graph->nodes[i]->op == GGML_OP_VIEW; ++i) {
-        }
-        if (i == graph->n_nodes || graph->nodes[i]->op != GGML_OP_CPY) {
-            return -1;
-        }
-        const ggml_tensor * copy = graph->nodes[i];
-        const ggml_tensor * from = copy->src[0];
-        const bool          same = from->op == GGML_OP_VIEW && from->src[0] == net && from->data == states() &&
-                                   from->type == GGML_TYPE_F32 && ggml_is_contiguous(from);
-        const bool rows = copy->type == GGML_TYPE_F32 && copy->nb[0] == sizeof(float) && copy->ne[0] == n_state() &&
-                          copy->ne[1] == net->src[5]->ne[3] && copy->ne[3] == 1;
-        return same && rows ? i : -1;
-    }
-
-    // The other user of the result must be a view of the outputs, soon after.
-    bool only_the_copy_reads_states(int i) const {
-        const ggml_tensor * from   = graph->nodes[i_copy]->src[0];
-        const int           i_from = std::find(graph->nodes + i, graph->nodes + i_copy, from) - graph->nodes;
-        if (i_from == i_copy || ggml_node_get_use_count(graph, i_from) != 1 || ggml_node_get_use_count(graph, i) != 2) {
-            return false;
-        }
-        for (int k = i + 1; k < std::min(i_copy + 16, graph->n_nodes); ++k) {
-            const ggml_tensor * view = graph->nodes[k];
-            if (view != from && view->src[0] == net) {
-                return view->op == GGML_OP_VIEW && (const char *) view->data + ggml_nbytes(view) <= states();
-            }
-        }
-        return false;
-    }
-
-    const ggml_cgraph * graph;
-    const ggml_tensor * net;
-    int                 i_copy;
-};
-
-// The states that a delta net begins with, which the graph gathers from rows of the memory before it. They are read where
-// they are, if nothing else needs them together and nothing is written there in between. The gathering then only leaves
-// the numbers of the rows in its result: their own place may be used again before the delta net comes.
-class gathered_states {
-public:
-    gathered_states(const ggml_cgraph * graph, int i_net) : graph(graph), net(graph->nodes[i_net]) {
-        i_gather = find_gather(i_net);
-        if (i_gather >= 0 && is_written_between(i_gather, i_net)) {
-            i_gather = -1;
-        }
-    }
-
-    // Whether node i gathers states that are never needed together.
-    static bool is_spared(const ggml_cgraph * graph, int i) {
-        for (int k = i + 1; k < std::min(i + max_distance, graph->n_nodes); ++k) {
-            if (graph->nodes[k]->op == GGML_OP_GATED_DELTA_NET) {
-                return can_be_read_there(graph, k) && gathered_states(graph, k).i_gather == i;
-            }
-        }
-        return false;
-    }
-
-    static void leave_numbers(const ggml_tensor * gather) {
-        const ggml_tensor * ids = gather->src[1];
-        std::copy_n((const int32_t *) ids->data, ids->ne[0], (int32_t *) gather->data);
-    }
-
-    bool found() const { return i_gather >= 0; }
-
-    const float * row(int64_t seq) const {
-        const ggml_tensor * gather = graph->nodes[i_gather];
-        const int32_t       id     = ((const int32_t *) gather->data)[seq];
-        return (const float *) ((const char *) gather->src[0]->data + id * gather->src[0]->nb[1]);
-    }
-
-    // What the gathering would have done, shared among the threads.
-    void compute(const ggml_compute_params * params) const {
-        const ggml_tensor * gather = graph->nodes[i_gather];
-        const int64_t       n      = gather->ne[0];
-        const int64_t       i0 = n * params->ith / params->nth, i1 = n * (params->ith + 1) / params->nth;
-        const float *       rows[MAX_TOKENS];
-        for (int64_t seq = 0; seq < gather->ne[1]; ++seq) {
-            rows[seq] = row(seq);
-        }
-        ggml_barrier(params->threadpool); // all have the numbers, which the states go over
-        for (int64_t seq = 0; seq < gather->ne[1]; ++seq) {
-            std::copy(rows[seq] + i0, rows[seq] + i1, (float *) gather->data + seq * n + i0);
-        }
-        ggml_barrier(params->threadpool);
-    }
-
-private:
-    static constexpr int max_distance = 64; // nodes between the two
-
-    static bool can_be_read_there(const ggml_cgraph * graph, int i_net);
-
-    int find_gather(int i_net) const {
-        const ggml_tensor * x = net->src[5];
-        for (int i = i_net - 1; i >= std::max(0, i_net - max_distance); --i) {
-            if (graph->nodes[i] != x) {
-                continue;
-            }
-            if (ggml_node_get_use_count(graph, i) != 1 || (x->flags & GGML_TENSOR_FLAG_OUTPUT)) {
-                return -1;
-            }
-            if (x->op == GGML_OP_RESHAPE) {
-                x = x->src[0];
-                continue;
-            }
-            return x->op == GGML_OP_GET_ROWS && is_rows_of_states(x) ? i : -1;
-        }
-        return -1;
-    }
-
-    bool is_rows_of_states(const ggml_tensor * x) const {
-        const ggml_tensor *from = x->src[0], *ids = x->src[1], *state = net->src[5];
-        return x->type == GGML_TYPE_F32 && from->type == GGML_TYPE_F32 && ids->type == GGML_TYPE_I32 &&
-               ggml_is_contiguous(ids) && ids->ne[0] <= MAX_TOKENS && from->nb[0] == sizeof(float) && ggml_is_contiguous(x) && ggml_nrows(x) == state->ne[3] &&
-               ids->ne[0] == state->ne[3] && ids->ne[1] == 1 && from->ne[2] == 1 && from->ne[3] == 1;
-    }
-
-    bool is_written_between(int i0, int i1) const {
-        const ggml_tensor * from   = graph->nodes[i0]->src[0];
-        const ggml_tensor * memory = from->view_src ? from->view_src : from;
-        for (int i = i0 + 1; i < i1; ++i) {
-            const ggml_tensor * node = graph->nodes[i];
-            if (!ggml_op_is_empty(node->op) && ggml_nelements(node) > 0 && node->view_src == memory) {
-                return true;
-            }
-        }
-        return false;
-    }
-
-    const ggml_cgraph * graph;
-    const ggml_tensor * net;
-    int                 i_gather;
-};
-
 class narrow_delta_net {
 public:
     // The states go to where copy has them, or without it behind the outputs.
     narrow_delta_net(ggml_tensor * dst, const ggml_tensor * copy)
         : q(dst->src[0]), k(dst->src[1]), v(dst->src[2]), gate(dst->src[3]), beta(dst->src[4]), state(dst->src[5]),
-          live(dst->src[6]), n(v->ne[0]), n_head(v->ne[1]), n_tokens(v->ne[2]), n_seqs(v->ne[3]), outputs((float *) dst->data) {
+          live(dst->src[6]), n(v->ne[0]), n_head(v->ne[1]), n_tokens(v->ne[2]), n_seqs(v->ne[3]),
+          outputs((float *) dst->data) {
         const int64_t n_state = n * n * n_head;
         n_kept                = copy ? copy->ne[2] : std::min<int64_t>(n_tokens, ggml_get_op_params_i32(dst, 0));
         states                = copy ? (float *) copy->data : outputs + ggml_nelements(v);
@@ -385,21 +235,18 @@ private:
     const ggml_tensor * beta;
     const ggml_tensor * state;
     const ggml_tensor * live; // [1, tokens] of all sequences: 1, or 0 for padding; NULL: there is none
-    const int64_t       n; // length of a head's keys and values
+    const int64_t       n;    // length of a head's keys and values
     const int64_t       n_head;
     const int64_t       n_tokens;
     const int64_t       n_seqs;
     float *             outputs;
     float *             states;
     int64_t             n_kept;
-    const gathered_states * rows = nullptr; // where the memory has the first states
     int64_t             seq_stride;
     int64_t             kept_stride;
-};
 
-bool gathered_states::can_be_read_there(const ggml_cgraph * graph, int i_net) {
-    return narrow_delta_net::applies(graph->nodes[i_net]) && copied_delta_net(graph, i_net).found();
-}
+    const gathered_states * rows = nullptr; // the first states, where the memory has them
+};
 
 int gated_delta_net_and_copy(const ggml_compute_params * params, const ggml_cgraph * graph, int i) {
     ggml_tensor * dst = graph->nodes[i];
@@ -420,11 +267,16 @@ int gated_delta_net_and_copy(const ggml_compute_params * params, const ggml_cgra
 }
 
 int spare_gathering(const ggml_compute_params * params, const ggml_cgraph * graph, int i) {
-    if (!gathered_states::is_spared(graph, i)) {
+    const int i_net = gathered_states::find_net(graph, i);
+    if (i_net < 0 || !narrow_delta_net::applies(graph->nodes[i_net]) || !copied_delta_net(graph, i_net).found()) {
+        return 0;
+    }
+    const gathered_states gathered(graph, i_net);
+    if (gathered.node() != i) {
         return 0;
     }
     if (params->ith == 0) {
-        gathered_states::leave_numbers(graph->nodes[i]);
+        gathered.leave_numbers();
     }
     return -1;
 }

@@ -219,9 +219,7 @@ private:
     int max_turns() const {
         return dst->op == GGML_OP_MUL_MAT_ID ? 1 : (int) ((width(dst) + MAX_COLUMNS - 1) / MAX_COLUMNS);
     }
-    int n_turns() const {
-        return dst->op == GGML_OP_MUL_MAT_ID ? 1 : (n_live + MAX_COLUMNS - 1) / MAX_COLUMNS;
-    }
+    int n_turns() const { return dst->op == GGML_OP_MUL_MAT_ID ? 1 : (n_live + MAX_COLUMNS - 1) / MAX_COLUMNS; }
 
     size_t turn_panel_size() const {
         const int64_t n_columns = std::min<int64_t>(width(dst), MAX_COLUMNS);
