@@ -13,6 +13,7 @@ __all__: list[str] = [
     "ChatPrompt",
     "ChatTemplate",
     "Context",
+    "DraftGroupLength",
     "DraftLength",
     "Drafter",
     "Grammar",
@@ -375,6 +376,42 @@ class Drafter:
         """
     @property
     def closed(self) -> bool: ...
+
+class DraftGroupLength:
+    """
+    As DraftLength, for sequences that share their rounds.
+    """
+    def __init__(self, n_max: collections.abc.Sequence[typing.SupportsInt | typing.SupportsIndex]) -> None: ...
+    def drafted(
+        self, i: typing.SupportsInt | typing.SupportsIndex, p: typing.SupportsFloat | typing.SupportsIndex
+    ) -> None:
+        """
+        Sequence i drafted a token.
+        """
+    def first_draft_took(self, t: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
+    def go_on(self) -> list[bool]:
+        """
+        Who drafts one more.
+        """
+    def keep(self) -> list[int]:
+        """
+        How many drafted tokens of each to verify.
+        """
+    def next_draft_took(self, t: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
+    def plan(self) -> list[bool]:
+        """
+        Who drafts in the coming round. Once a round.
+        """
+    def saw(
+        self, i: typing.SupportsInt | typing.SupportsIndex, n_accepted: typing.SupportsInt | typing.SupportsIndex
+    ) -> None:
+        """
+        What became of the draft of sequence i.
+        """
+    def verify_took(self, t: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        """
+        The round that was kept.
+        """
 
 class DraftLength:
     """

@@ -73,9 +73,9 @@ def test_slots_draft_lengths_of_their_own(model, lengths: tuple[int, ...]) -> No
 
         with ThreadPoolExecutor(len(lengths)) as pool:
             for _ in range(2):
-                for answer, tokens, alone_counts in zip(pool.map(ask, range(len(lengths))), wanted, counts, strict=True):
-                    assert answer["tokens"] == list(tokens)
-                    assert drafted(answer)[:2] == alone_counts
+                for slot, answer in enumerate(pool.map(ask, range(len(lengths)))):
+                    assert answer["tokens"] == list(wanted[slot])
+                    assert drafted(answer)[:2] == counts[slot]
 
 
 def plain_tokens(model, prompts: list[list[int]], n: int) -> list[tuple[int, ...]]:
