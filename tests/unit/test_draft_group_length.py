@@ -32,20 +32,25 @@ def best_fixed(costs, acceptances, n_max, *, equal=False):
     return max(found)
 
 
+def draft(length, costs, probability):
+    """The drafting of a round: how many steps it took, and how many tokens of each sequence are to be verified."""
+    steps, going = 0, length.plan()
+    while any(going):
+        for i, goes in enumerate(going):
+            if goes:
+                length.drafted(i, probability)
+        (length.next_draft_took if steps else length.first_draft_took)(costs[4] if steps else costs[3])
+        steps += 1
+        going = length.go_on()
+    return steps, length.keep() if steps else [0] * len(going)
+
+
 def simulate(costs, acceptances, n_rounds, seed=0, *, n_max=None, probability=0.9):
     """Tokens per time of the controller, and the mean lengths of each sequence in the second half."""
     n_max = n_max or [N_MAX] * len(acceptances)
     rng, length, tokens, time, sent = np.random.default_rng(seed), DraftGroupLength(n_max), 0, 0.0, []
     for _ in range(n_rounds):
-        steps, going = 0, length.plan()
-        while any(going):
-            for i in range(len(going)):
-                if going[i]:
-                    length.drafted(i, probability)
-            (length.next_draft_took if steps else length.first_draft_took)(costs[4] if steps else costs[3])
-            steps += 1
-            going = length.go_on()
-        lengths = length.keep() if steps else [0] * len(n_max)
+        steps, lengths = draft(length, costs, probability)
         assert all(n <= most for n, most in zip(lengths, n_max, strict=True))
         length.verify_took(round_cost(costs, 0, lengths) * rng.normal(1.0, 0.02))
         time += round_cost(costs, steps, lengths)
@@ -100,15 +105,7 @@ def test_a_sequence_that_becomes_good_is_noticed():
     length, sent = DraftGroupLength([N_MAX] * 2), []
     costs = COSTS["weights"]
     for i in range(2500):
-        steps, going = 0, length.plan()
-        while any(going):
-            for k in range(2):
-                if going[k]:
-                    length.drafted(k, 0.9)
-            (length.next_draft_took if steps else length.first_draft_took)(costs[4] if steps else costs[3])
-            steps += 1
-            going = length.go_on()
-        lengths = length.keep() if steps else [0, 0]
+        _, lengths = draft(length, costs, 0.9)
         length.verify_took(round_cost(costs, 0, lengths))
         length.saw(0, lengths[0])
         length.saw(1, lengths[1] if i > 1000 else 0)

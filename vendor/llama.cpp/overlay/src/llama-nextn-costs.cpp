@@ -9,7 +9,7 @@ static constexpr double slope_weight = 2;   // of the guessed slope of the line
 static constexpr double guess_draft  = 0.1; // of v(1), until a draft was measured
 
 llama_nextn_costs::llama_nextn_costs(int n_widths, double per_token, double draft_quantile)
-    : guess_per_token(per_token), draft_quantile(draft_quantile), samples(n_widths + 1), weights(n_widths + 1),
+    : per_token(per_token), draft_quantile(draft_quantile), samples(n_widths + 1), weights(n_widths + 1),
       known(n_widths + 1) {
     learn();
 }
@@ -42,12 +42,12 @@ void llama_nextn_costs::fit_line() {
     }
     if (sum == 0) {
         line_at_one = 1;
-        line_slope  = guess_per_token;
+        line_slope  = per_token;
         return;
     }
     x_mean /= sum;
     y_mean /= sum;
-    const double guess = guess_per_token * y_mean / (1 + guess_per_token * x_mean);
+    const double guess = per_token * y_mean / (1 + per_token * x_mean);
     double       xx = slope_weight, xy = slope_weight * guess;
     for (size_t n = 1; n < samples.size(); ++n) {
         xx += weights[n] * (n - 1 - x_mean) * (n - 1 - x_mean);

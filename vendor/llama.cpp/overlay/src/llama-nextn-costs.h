@@ -15,9 +15,11 @@ class llama_nextn_costs {
     static constexpr double low_quantile = 0.25; // so that slow steps do not count, even on a busy machine
 
 public:
+    static constexpr double guess_per_token = 0.15; // of v(1), for each further token to verify
+
     // Widths are 1 to n_widths. per_token: guess of what each further one costs, as a share of v(1). draft_quantile: of
     // its last samples, which counts as the cost of a draft step.
-    explicit llama_nextn_costs(int n_widths, double per_token = 0.15, double draft_quantile = low_quantile);
+    explicit llama_nextn_costs(int n_widths, double per_token = guess_per_token, double draft_quantile = low_quantile);
 
     void next_round() { round++; }
 
@@ -47,7 +49,7 @@ private:
     void fit_line();
     void learn();
 
-    double              guess_per_token;
+    double              per_token;
     double              draft_quantile;
     std::vector<cost>   samples; // by width
     std::vector<double> weights; // of the samples, as evidence

@@ -48,8 +48,8 @@ llama_nextn_graphs::slot & llama_nextn_graphs::find_or_make(llama_context & ctx,
     if (it != slots.end()) {
         return *it;
     }
-    if (slots.size() >=
-        max_slots) { // the oldest one's scheduler is as good as a new one, whose memory has to be cleared
+    if (slots.size() >= max_slots) {
+        // the oldest one's scheduler is as good as a new one, whose memory has to be cleared
         const auto older = [](const slot & a, const slot & b) {
             const bool a_own = a.key == shape{}; // never evicted
             const bool b_own = b.key == shape{};

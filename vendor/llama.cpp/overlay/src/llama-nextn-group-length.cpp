@@ -10,12 +10,14 @@ static constexpr double padding_cost = 0.5;
 // that joins) comes with it.
 static constexpr double least_gain = 1.02;
 
-// What a further token costs beside a decode of one, and with it beside a decode of several.
-static constexpr double guess_per_token = 0.15;
+// A guess for a decode of one token, and with it for a decode of several.
+static double guess_per_token(int n_members) {
+    constexpr double of_one = llama_nextn_costs::guess_per_token;
+    return of_one / (1 + of_one * (n_members - 1));
+}
 
 llama_nextn_group_length::llama_nextn_group_length(int n_members)
-    : costs(n_members * llama_nextn_acceptance::k_max + 1, guess_per_token / (1 + guess_per_token * (n_members - 1)),
-            /*draft_quantile =*/0.5),
+    : costs(n_members * llama_nextn_acceptance::k_max + 1, guess_per_token(n_members), /*draft_quantile =*/0.5),
       n_members(n_members) {}
 
 // Of a round in which n_rows drafted tokens are verified, in rows more than those of a round without drafts, and 1.
@@ -118,18 +120,6 @@ void llama_nextn_group_length::divide(std::vector<member> & members, double r, b
     }
 }
 
-bool llama_nextn_group_length::can_pay(int n_max) const {
-    double all = 1, e = 1;
-    for (int k = 1; k <= n_max; ++k) {
-        all *= llama_nextn_probe::good_acceptance;
-        e += all;
-        if (e * costs.verify(1) > costs.verify(width(n_members * k, k)) + costs.draft(k)) {
-            return true;
-        }
-    }
-    return false;
-}
-
 bool llama_nextn_group_length::plan(std::vector<member> & members) {
     costs.next_round();
     if (plain_rounds.is_due(costs.n_plain())) {
@@ -181,8 +171,14 @@ void llama_nextn_group_length::keep(std::vector<member> & members) const {
 }
 
 void llama_nextn_group_length::tried(const member & m, int n_accepted) const {
-    const double plain = costs.verify(1);
-    m.probe->tried(n_accepted > 0 && can_pay(m.n_max), (costs.verify(1 + n_members) + costs.draft(1) - plain) / plain);
+    if (!m.probe->is_trying()) {
+        return;
+    }
+    const double plain   = costs.verify(1);
+    const auto   cost_of = [&](int k) {
+        return costs.verify(width(n_members * k, k)) + costs.draft(k);
+    };
+    m.probe->tried(n_accepted > 0 && m.probe->can_pay(m.n_max, plain, cost_of), (cost_of(1) - plain) / plain);
 }
 
 void llama_nextn_group_length::verify_took(const std::vector<member> & members, double t) {

@@ -42,7 +42,6 @@ public:
     llama_nextn_costs costs;
 
 private:
-    bool   can_pay(int n_max) const;
     double rate(const std::vector<member> & members) const;
     void   divide(std::vector<member> & members, double r, bool drafted_only) const;
     int    width(int n_rows, int longest) const;

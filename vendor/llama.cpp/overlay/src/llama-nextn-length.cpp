@@ -56,18 +56,6 @@ int llama_nextn_length::best_ahead(const std::vector<float> & p, bool drafted_on
     return best;
 }
 
-bool llama_nextn_length::can_pay() const {
-    double all = 1, e = 1;
-    for (int k = 1; k <= n_max; ++k) {
-        all *= llama_nextn_probe::good_acceptance;
-        e += all;
-        if (e * costs.verify(1) > costs.verify(k + 1) + costs.draft(k)) {
-            return true;
-        }
-    }
-    return false;
-}
-
 int llama_nextn_length::plan() {
     costs.next_round();
     acceptance.next_round();
@@ -99,7 +87,13 @@ int llama_nextn_length::keep(const std::vector<float> & p) const {
 
 void llama_nextn_length::saw(const std::vector<float> & p, int n_sent, int n_accepted) {
     acceptance.saw(p, n_sent, n_accepted);
-    const double extra = (costs.verify(2) + costs.draft(1) - costs.verify(1)) / costs.verify(1);
+    if (!probe.is_trying()) {
+        return;
+    }
+    const double plain   = costs.verify(1);
+    const auto   cost_of = [&](int k) {
+        return costs.verify(k + 1) + costs.draft(k);
+    };
     // where drafting is too dear a good head is no reason to try more often
-    probe.tried(n_accepted > 0 && can_pay(), extra);
+    probe.tried(n_accepted > 0 && probe.can_pay(n_max, plain, cost_of), (cost_of(1) - plain) / plain);
 }

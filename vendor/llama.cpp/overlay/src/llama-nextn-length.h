@@ -50,8 +50,7 @@ public:
     llama_nextn_probe      probe;
 
 private:
-    bool   can_pay() const; // whether some length would pay with a good head
-    double rate() const;    // r: tokens per time of the best length under average acceptance
+    double rate() const; // r: tokens per time of the best length under average acceptance
     int    best_ahead(const std::vector<float> & p, bool drafted_only) const;
 
     int                      n_max;

@@ -10,6 +10,8 @@
 // Tokens for which the kernels walk the weights once (MAX_COLUMNS there).
 static constexpr int32_t max_columns = 9;
 
+static_assert(llama_nextn_padding::max_seqs == LLAMA_MAX_SEQ);
+
 bool llama_nextn_padding::applies(const llama_context & ctx, const llama_batch_ext & batch) {
     if (!pending) {
         return false;
@@ -69,7 +71,7 @@ bool llama_nextn_padding::fits(const llama_context & ctx) const {
     }
     return (!cparams.kv_unified || used <= (llama_pos) cparams.n_ctx) &&
            std::all_of(spans.begin(), spans.end(), [&](const span & s) {
-               return s.end + s.n_padding <= (llama_pos) cparams.n_ctx_seq && s.seq_id < (llama_seq_id) 256;
+               return s.end + s.n_padding <= (llama_pos) cparams.n_ctx_seq && s.seq_id < (llama_seq_id) ends.size();
            });
 }
 

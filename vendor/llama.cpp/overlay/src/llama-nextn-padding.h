@@ -21,6 +21,7 @@ class llama_nextn_padding {
 public:
     // More tokens are computed as a prompt is, with other last bits (MAX_TOKENS of the narrow kernels).
     static constexpr int32_t max_tokens = 36;
+    static constexpr int32_t max_seqs   = 256; // LLAMA_MAX_SEQ, whose header includes this one
 
     // The next batch is the verification of a round: pad it where that helps.
     void next() { pending = true; }
@@ -47,7 +48,7 @@ private:
     bool              pending = false;
     std::vector<span> spans;
 
-    std::array<llama_pos, 256> ends; // LLAMA_MAX_SEQ
+    std::array<llama_pos, max_seqs> ends;
 };
 
 // llm_graph_context::build_norm: in the graph of a padded batch, with zeros in the padding's rows.

@@ -5,8 +5,7 @@
 // When a head that does not pay is tried again: seldom while it stays bad, soon once it had luck.
 class llama_nextn_probe {
 public:
-    static constexpr int    first           = 8; // rounds without drafting before the first try
-    static constexpr double good_acceptance = 0.95;
+    static constexpr int first = 8; // rounds without drafting before the first try
 
     void drafts() { // because it pays
         rounds_off = 0;
@@ -39,7 +38,24 @@ public:
         }
     }
 
+    // Whether some length up to n_max would pay with a good head. plain: cost of a round without drafts; cost_of(k): of
+    // one with k drafted tokens in each sequence.
+    template <typename F>
+    static bool can_pay(int n_max, double plain, F cost_of) {
+        double all = 1, e = 1;
+        for (int k = 1; k <= n_max; ++k) {
+            all *= good_acceptance;
+            e += all;
+            if (e * plain > cost_of(k)) {
+                return true;
+            }
+        }
+        return false;
+    }
+
 private:
+    static constexpr double good_acceptance = 0.95;
+
     // Where a try costs little it comes more often, so that a head that only had bad luck is soon on again.
     static constexpr int    last  = 256;
     static constexpr double share = 0.003; // of the time that may go to trying

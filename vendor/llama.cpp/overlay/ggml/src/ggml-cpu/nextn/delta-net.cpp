@@ -79,30 +79,31 @@ private:
     }
 
     void compute_head(int64_t head, int64_t seq) const {
-        float decay[MAX_TOKENS];
-        for (int64_t t = n_live(seq); t < n_tokens; ++t) {
+        const int64_t end = n_live(seq);
+        float         decay[MAX_TOKENS];
+        for (int64_t t = end; t < n_tokens; ++t) {
             std::fill_n(outputs + ((seq * n_tokens + t) * n_head + head) * n, n, 0.0f);
         }
-        for (int64_t t = 0; t < n_tokens; ++t) {
+        for (int64_t t = 0; t < end; ++t) {
             decay[t] = expf(*at(gate, head, t, seq));
         }
 #if defined(__AVX512F__)
         if (n == 128) {
             for (int64_t j = 0; j < n; j += 2) {
-                compute_in_registers<2, 8>(j, head, seq, decay);
+                compute_in_registers<2, 8>(j, head, seq, end, decay);
             }
             return;
         }
 #endif
         for (int64_t j = 0; j < n; j += COLUMNS) {
-            compute_columns(j, std::min(COLUMNS, n - j), head, seq, decay);
+            compute_columns(j, std::min(COLUMNS, n - j), head, seq, end, decay);
         }
     }
 
 #if defined(__AVX512F__)
     // As compute_columns(), for C columns of N vectors that stay in registers through all tokens.
     template <int C, int N>
-    void compute_in_registers(int64_t j, int64_t head, int64_t seq, const float * decay) const {
+    void compute_in_registers(int64_t j, int64_t head, int64_t seq, int64_t end, const float * decay) const {
         const int64_t head_q = head % q->ne[1], seq_q = seq / (n_seqs / q->ne[3]);
         const int64_t head_k = head % k->ne[1], seq_k = seq / (n_seqs / k->ne[3]);
         const float   scale = 1.0f / sqrtf((float) n);
@@ -114,7 +115,7 @@ private:
                 columns[c][i] = _mm512_loadu_ps(first + c * n + 16 * i);
             }
         }
-        for (int64_t t = 0, end = n_live(seq); t < end; ++t) {
+        for (int64_t t = 0; t < end; ++t) {
             const float * key   = at(k, head_k, t, seq_k);
             const float * query = at(q, head_q, t, seq_q);
             const float * value = at(v, head, t, seq) + j;
@@ -171,14 +172,14 @@ private:
 #endif
 
     // Columns [j, j + count) of the state through all tokens; they also give these values of every token's output.
-    void compute_columns(int64_t j, int64_t count, int64_t head, int64_t seq, const float * decay) const {
+    void compute_columns(int64_t j, int64_t count, int64_t head, int64_t seq, int64_t end, const float * decay) const {
         const int64_t head_q = head % q->ne[1], seq_q = seq / (n_seqs / q->ne[3]);
         const int64_t head_k = head % k->ne[1], seq_k = seq / (n_seqs / k->ne[3]);
         const float   scale = 1.0f / sqrtf((float) n);
 
         alignas(64) float columns[COLUMNS * MAX_STATE];
         memcpy(columns, first_state(head, seq) + j * n, count * n * sizeof(float));
-        for (int64_t t = 0, end = n_live(seq); t < end; ++t) {
+        for (int64_t t = 0; t < end; ++t) {
             const float * key   = at(k, head_k, t, seq_k);
             const float * query = at(q, head_q, t, seq_q);
             const float * value = at(v, head, t, seq) + j;

@@ -262,7 +262,6 @@ private:
                 clear((char *) dst->data + c * dst->nb[1], dst->ne[0]);
             }
         }
-        skips = n_live < (int) width(dst);
     }
 
     // Convert this thread's share of the activations; when it returns, all shares are done.
@@ -284,6 +283,8 @@ private:
         const int64_t                n_block = src1->ne[0] / blck;
         const int64_t                b0      = n_block * params->ith / params->nth;
         const int64_t                b1      = n_block * (params->ith + 1) / params->nth;
+
+        const bool skips = dst->op == GGML_OP_MUL_MAT && n_live < (int) width(dst);
 
         char * out = work() + b0 * ggml_type_size(engine.column_type);
         for (int64_t i = 0; i < ggml_nrows(src1); ++i, out += column_size()) {
@@ -418,7 +419,6 @@ private:
     const narrow_kernel *       kernel;
     int                         n_live = 0; // columns of a product that are not all zeros
     int8_t                      live[MAX_TOKENS];
-    bool                        skips = false; // some are
 };
 
 static bool forward(const ggml_compute_params * params, ggml_tensor * dst, const engine_kernel & engine) {
