@@ -6,8 +6,9 @@
 
 With --rates a drafted token counts as accepted at random: entry j is the share of rounds in which the first j tokens
 are all accepted, as in llama-server's --spec-synth-rates. That is for models of random weights, whose heads are never
-right; the text means nothing then, the work per round is real. The draft head scores the first 32,768 ids there, as it
-starts with on any model: random text would widen the shortlist without end. Without --rates acceptance is the model's
+right; the text means nothing then, the work per round is real. Chance is thrown once for each place of an answer, for
+all of our arms: they differ in what they draft, not in their luck. The draft head scores the first 32,768 ids there, as
+it starts with on any model: random text would widen the shortlist without end. Without --rates acceptance is the model's
 own, on prompts of the bundled model's held-out set.
 
 With --cells each drafted token is accepted with the same probability, a table row for each: is adaptive as fast as the
@@ -25,7 +26,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -64,8 +64,11 @@ class Times:
 
 
 def generate(ctx: nextn.Context, drafter: Drafter, prompt: list[int], n_predict: int, rates: Sequence[float] | None,
-             chance: random.Random) -> Times:  # fmt: skip
-    """The loop of the Speculator with a clock on each phase, and acceptance by rates when they are given."""
+             chances: Sequence[float]) -> Times:  # fmt: skip
+    """The loop of the Speculator with a clock on each phase.
+
+    With rates, a token drafted for the place i of the answer is accepted when chances[i] is below its rate.
+    """
     eog_tokens = ctx.model.eog_tokens
     ctx.seq_rm(0, -1, -1)
     drafter.begin(np.array(prompt, np.int32))
@@ -84,7 +87,7 @@ def generate(ctx: nextn.Context, drafter: Drafter, prompt: list[int], n_predict:
         target = ctx.argmax()
         a = 0
         while a < len(draft) and (
-            draft[a] == target[a] if rates is None else chance.random() < conditional(rates, a)
+            draft[a] == target[a] if rates is None else chances[out.n_tokens + a] < conditional(rates, a)
         ):  # fmt: skip
             a += 1
         id_last, n_past = target[a], n_past + 1 + a
@@ -238,10 +241,10 @@ class OurArms:
         """One repeat of all arms."""
         runs: Arms = {name: [] for name in drafters}
         for i, prompt in enumerate(prompts):
+            chances = np.random.default_rng([seed, i]).random(self._args.n_predict).tolist()
             for name, drafter in drafters.items():
-                chance = random.Random(f"{seed} {i}")
                 ctx = self._contexts[name][0]
-                runs[name].append(generate(ctx, drafter, prompt, self._args.n_predict, rates, chance))
+                runs[name].append(generate(ctx, drafter, prompt, self._args.n_predict, rates, chances))
         return {name: total(times) for name, times in runs.items()}
 
 
@@ -332,19 +335,19 @@ def held_out_ratio(arms: Arms) -> tuple[float, str]:
     """The adaptive arm over the best of the others.
 
     Returns:
-        The mean of two ratios, each with the best arm chosen in one half of the repeats and measured in the other; and
-        the arm that is best in all of them.
+        The mean of two ratios, each with the best arm chosen in one half of the repeats and measured in the other, the
+        median of those; and the arm that is best in all of them.
     """
 
-    def rate(name: str, repeats: slice) -> float:
-        return median(run.rate for run in arms[name][repeats])
+    def over(name: str, repeats: slice) -> float:
+        return median(ratios(arms, "adaptive", name)[repeats])
 
     fixed = [name for name in arms if name != "adaptive"]
     found = []
     for chosen, measured in ((slice(0, None, 2), slice(1, None, 2)), (slice(1, None, 2), slice(0, None, 2))):
-        best = max(fixed, key=lambda name: rate(name, chosen))
-        found.append(rate("adaptive", measured) / rate(best, measured))
-    return sum(found) / 2, max(fixed, key=lambda name: rate(name, slice(None)))
+        best = min(fixed, key=lambda name: over(name, chosen))
+        found.append(over(best, measured))
+    return sum(found) / 2, min(fixed, key=lambda name: over(name, slice(None)))
 
 
 def report_cells(args: argparse.Namespace, ours: OurArms, prompts: list[list[int]]) -> None:

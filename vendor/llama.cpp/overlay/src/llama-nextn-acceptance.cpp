@@ -6,7 +6,11 @@ static constexpr double fade_per_trial   = 0.99;  // half of the evidence is at 
 static constexpr double fade_per_round   = 0.998; // of bins that are never sent: they get another chance
 static constexpr double like_others      = 6;     // trials
 static constexpr double like_itself      = 2;
-static constexpr double trials_kept      = 8;   // of the evidence when another text begins
+static constexpr double first_kept       = 8;   // trials of the evidence, when another text begins
+static constexpr double min_kept         = 6;
+static constexpr double max_kept         = 100; // more than fading leaves
+static constexpr double min_trials       = 8;   // of a text that shows anything
+static constexpr double spread_rate      = 0.1; // of what a text shows of the spread
 static constexpr double even_trials      = 20;  // of all positions being equally good
 static constexpr double guess_acceptance = 0.8; // a good head, so that drafting gets its try
 
@@ -26,8 +30,10 @@ void llama_nextn_acceptance::counts::limit(double n_trials) {
     }
 }
 
-llama_nextn_acceptance::llama_nextn_acceptance(const llama_nextn_acceptance * others) : others(others) {
+llama_nextn_acceptance::llama_nextn_acceptance(const llama_nextn_acceptance * others)
+    : others(others), spread(1 / first_kept) {
     learn_expected();
+    current.expected = expected;
 }
 
 void llama_nextn_acceptance::next_round() {
@@ -36,7 +42,21 @@ void llama_nextn_acceptance::next_round() {
     }
 }
 
+// With a variance s among texts and v within one, what was learnt of another text is worth v / s trials of this one. A
+// text of n trials whose surplus is d shows (d^2 - n v) / n^2 of s.
+void llama_nextn_acceptance::learn_spread() {
+    if (current.trials < min_trials) {
+        return;
+    }
+    const double excess = current.surplus * current.surplus - current.variance;
+    const double shown  = excess / (current.trials * current.variance);
+    spread += spread_rate * (std::clamp(shown, -1.0, 1.0) - spread);
+    spread = std::clamp(spread, 1 / max_kept, 1 / min_kept);
+}
+
 void llama_nextn_acceptance::new_text() {
+    learn_spread();
+    const double trials_kept = 1 / spread;
     for (auto & bin : by_bin) {
         bin.limit(trials_kept);
     }
@@ -45,6 +65,8 @@ void llama_nextn_acceptance::new_text() {
         outcomes[i].limit(trials_kept);
     }
     learn_expected();
+    current          = {};
+    current.expected = expected;
 }
 
 int llama_nextn_acceptance::bin_of(float p) {
@@ -93,6 +115,11 @@ void llama_nextn_acceptance::saw(const std::vector<float> & p, int n_sent, int n
 
     for (int i = 0; i < std::min(n_sent, n_accepted + 1); ++i) {
         const double ok = i < n_accepted ? 1 : 0;
+
+        const double likely = std::clamp(current.expected[i + 1], 0.05, 0.95);
+        current.trials += 1;
+        current.surplus += ok - likely;
+        current.variance += likely * (1 - likely);
 
         auto & bin = by_bin[bin_of(p[i])];
         by_position[i + 1].add(ok, (bin.accepted + prior_trials() * prior(p[i])) / (bin.trials + prior_trials()));

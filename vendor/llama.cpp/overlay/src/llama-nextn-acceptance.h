@@ -18,7 +18,8 @@ public:
     // What became of a draft. p: probability of each drafted token; the first n_sent of them were verified.
     void saw(const std::vector<float> & p, int n_sent, int n_accepted);
 
-    // Another text begins, on which the head may be better or worse: what the one before taught counts little.
+    // Another text begins, on which the head may be better or worse: what those before taught counts as much as texts
+    // were alike until now.
     void new_text();
 
     double of(int position, float p) const; // of the token at this position (from 1)
@@ -36,11 +37,21 @@ private:
         void limit(double n_trials);
     };
 
+    // How this text differs from what those before let expect.
+    struct text {
+        double trials   = 0;
+        double surplus  = 0; // accepted more than expected
+        double variance = 0; // of the surplus, if it is chance
+
+        std::array<double, k_max + 1> expected; // as the text began
+    };
+
     static int bin_of(float p);
 
     double prior(float p) const;
     double prior_trials() const;
     void   learn_expected();
+    void   learn_spread();
 
     const llama_nextn_acceptance * others;
 
@@ -48,4 +59,7 @@ private:
     std::array<counts, k_max + 1> by_position; // accepted against what the bins expected
     std::array<counts, k_max + 1> outcomes;    // by position, whatever the probability
     std::array<double, k_max + 1> expected;    // acceptance at a position whose probability is not known yet
+
+    text   current;
+    double spread; // variance of acceptance among texts, over that of one trial within a text
 };

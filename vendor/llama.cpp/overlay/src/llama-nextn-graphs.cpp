@@ -9,6 +9,10 @@ static constexpr uint32_t max_narrow_tokens = 36; // of a round; other batches t
 static constexpr uint32_t max_other_tokens  = 17;
 static constexpr size_t   max_slots         = 32; // widths 1 to 9 of a target, with room for several sequences
 
+// Of the work space of those kept. With a vocabulary of 248,320 a graph takes about a megabyte for each row, so this is
+// room for all widths of a round of four sequences.
+static constexpr size_t max_bytes = (size_t) 256 << 20;
+
 static bool is_narrow(const llama_ubatch & ubatch, uint32_t n_outputs) {
     return ubatch.n_tokens <= (n_outputs == ubatch.n_tokens ? max_narrow_tokens : max_other_tokens);
 }
@@ -23,13 +27,13 @@ void llama_nextn_graphs::select(llama_context & ctx, const llama_ubatch & ubatch
         }
     }
     clock++;
-    if (!(key == current)) {
+    if (key != current) {
         exchange(ctx, find_or_make(ctx, key));
     }
 }
 
 void llama_nextn_graphs::clear(llama_context & ctx) {
-    if (!(current == shape{})) {
+    if (current != shape{}) {
         exchange(ctx, find_or_make(ctx, shape{}));
     }
     slots.clear();
@@ -48,17 +52,16 @@ llama_nextn_graphs::slot & llama_nextn_graphs::find_or_make(llama_context & ctx,
     if (it != slots.end()) {
         return *it;
     }
+    while (kept_size(ctx) > max_bytes && oldest()->key != shape{}) {
+        ggml_backend_sched_synchronize(oldest()->sched.get());
+        slots.erase(oldest());
+    }
     if (slots.size() >= max_slots) {
-        // the oldest one's scheduler is as good as a new one, whose memory has to be cleared
-        const auto older = [](const slot & a, const slot & b) {
-            const bool a_own = a.key == shape{}; // never evicted
-            const bool b_own = b.key == shape{};
-            return a_own != b_own ? b_own : a.last_used < b.last_used;
-        };
-        slot & oldest = *std::min_element(slots.begin(), slots.end(), older);
-        oldest.key    = key;
-        make_result(ctx, oldest);
-        return oldest;
+        // its scheduler is as good as a new one, whose memory has to be cleared
+        const auto evicted = oldest();
+        evicted->key       = key;
+        make_result(ctx, *evicted);
+        return *evicted;
     }
     slot made;
     made.key = key;
@@ -68,6 +71,25 @@ llama_nextn_graphs::slot & llama_nextn_graphs::find_or_make(llama_context & ctx,
                                             ctx.cparams.op_offload));
     slots.push_back(std::move(made));
     return slots.back();
+}
+
+// The context's own one is never the oldest unless there is no other.
+std::vector<llama_nextn_graphs::slot>::iterator llama_nextn_graphs::oldest() {
+    return std::min_element(slots.begin(), slots.end(), [](const slot & a, const slot & b) {
+        const bool a_own = a.key == shape{};
+        const bool b_own = b.key == shape{};
+        return a_own != b_own ? b_own : a.last_used < b.last_used;
+    });
+}
+
+size_t llama_nextn_graphs::kept_size(const llama_context & ctx) const {
+    size_t size = 0;
+    for (const auto & slot : slots) {
+        for (size_t i = 0; i < ctx.backend_ptrs.size() && slot.key != shape{}; ++i) {
+            size += ggml_backend_sched_get_buffer_size(slot.sched.get(), ctx.backend_ptrs[i]);
+        }
+    }
+    return size;
 }
 
 void llama_nextn_graphs::make_result(llama_context & ctx, slot & of) {

@@ -39,6 +39,8 @@ private:
             return n_tokens == other.n_tokens && n_outputs == other.n_outputs && n_seqs == other.n_seqs &&
                    padded == other.padded && seqs == other.seqs;
         }
+
+        bool operator!=(const shape & other) const { return !(*this == other); }
     };
 
     struct slot {
@@ -52,6 +54,9 @@ private:
 
     slot & find_or_make(llama_context & ctx, const shape & key);
     void   make_result(llama_context & ctx, slot & of);
+    size_t kept_size(const llama_context & ctx) const; // bytes of work space of those that are not current
+
+    std::vector<slot>::iterator oldest();
 
     static uint32_t max_nodes(const llama_context & ctx);
 
