@@ -82,7 +82,7 @@ def generate(ctx: nextn.Context, drafter: Drafter, prompt: list[int], n_predict:
         t0 = time.perf_counter()
         draft = drafter.draft(id_last, n_past, n_predict - out.n_tokens - 1)
         t1 = time.perf_counter()
-        ctx.decode([id_last, *draft.tolist()])
+        ctx.decode([id_last, *draft])
         t2 = time.perf_counter()
         target = ctx.argmax()
         a = 0

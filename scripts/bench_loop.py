@@ -4,7 +4,8 @@
 
 Each call into the compiled module that a round makes has a clock around it while an answer is generated; what is left
 of the time of all rounds, divided by their number, is printed for plain decoding, a fixed length and the default. The
-clocks count as left, so the figures are a little too high. The median of --repeats and, in brackets, the range.
+clocks count as left, so the figures are a little too high. The arms take turns; the median of --repeats and, in
+brackets, the range.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -83,9 +84,15 @@ def main() -> None:
         "k=4": nextn.DraftParams(n_max=4, adaptive=False),
         "adaptive": nextn.DraftParams(),
     }
-    for name, draft in arms.items():
-        with nextn.Speculator(args.model, n_ctx=1024, n_threads=args.threads, draft=draft) as speculator:
-            left = [left_over(speculator, args.n_predict) for _ in range(args.repeats + 1)][1:]
+    with ExitStack() as opened:
+        model = opened.enter_context(nextn.Model(args.model))
+        speculators = {
+            name: opened.enter_context(nextn.Speculator(model, n_ctx=1024, n_threads=args.threads, draft=draft))
+            for name, draft in arms.items()
+        }
+        repeats = [{name: left_over(s, args.n_predict) for name, s in speculators.items()} for _ in range(args.repeats + 1)]
+    for name in arms:
+        left = [repeat[name] for repeat in repeats[1:]]
         print(f"{name}: {median(left):.0f} us a round ({min(left):.0f} to {max(left):.0f})")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from nextn.accept import AcceptRule
@@ -45,7 +45,7 @@ class State:
 class Emitted:
     """What one round adds to the result."""
 
-    text: str = ""
+    text: str
+    tokens: list[int]
+    logprobs: list[TokenLogprobs]  # one per token, when they are wanted
     reasoning: str = ""  # the thinking before the answer, once it is told from the text
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[TokenLogprobs] = field(default_factory=list)  # one per token, when they are wanted

@@ -1,4 +1,4 @@
-"""How much of a draft is kept: pure functions over arrays, and the rules made of them.
+"""How much of a draft is kept: pure functions, and the rules made of them.
 
 Words, for a round whose target batch was [id_last, d_1 .. d_n] with n = n_draft:
 
@@ -31,7 +31,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from nextn.context import Context, FloatArray
-from nextn.drafting import Draws, IntArray
+from nextn.drafting import Draws
 from nextn.options import SamplingParams
 from nextn.sampling import Distribution, FloatRow, Grammar, Sampler
 
@@ -60,22 +60,22 @@ class Accepted(NamedTuple):
     id_next: int
 
 
-def accept_greedy(draft: IntArray, target: Sequence[int]) -> Accepted:
+def accept_greedy(draft: Sequence[int], target: Sequence[int]) -> Accepted:
     """Accept while the drafted token is the target's arg-max; target holds that of each row [n_draft + 1]."""
     n_accepted = 0
-    for drafted, wanted in zip(draft.tolist(), target, strict=False):  # the last of target follows the whole draft
+    for drafted, wanted in zip(draft, target, strict=False):  # the last of target follows the whole draft
         if drafted != wanted:
             break
         n_accepted += 1
     return Accepted(n_accepted, target[n_accepted])
 
 
-def accept_match(draft: IntArray, logits: FloatArray, sampler: Sampler) -> Accepted:
+def accept_match(draft: Sequence[int], logits: FloatArray, sampler: Sampler) -> Accepted:
     """Accept while the drafted token is the one that the target draws there.
 
     The sampler is called once per emitted token and in their order, so random numbers are used up as in plain decoding.
     """
-    for i, drafted in enumerate(draft.tolist()):
+    for i, drafted in enumerate(draft):
         token = sampler.sample(logits[i])
         if token != drafted:
             return Accepted(i, token)
@@ -83,7 +83,7 @@ def accept_match(draft: IntArray, logits: FloatArray, sampler: Sampler) -> Accep
 
 
 def accept_ratio(
-    draft: IntArray,
+    draft: Sequence[int],
     logits: FloatArray,
     sampler: Sampler,
     q: Sequence[Distribution],
@@ -103,7 +103,7 @@ def accept_ratio(
         saw: Is told of each q that a token was judged by what p gives to its ids.
     """
     random = sampler.random
-    for i, drafted in enumerate(draft.tolist()):
+    for i, drafted in enumerate(draft):
         p = sampler.distribution(logits[i])
         q_here = q[i] if i < len(q) else Distribution.certain(drafted)
         if i < len(q):
@@ -133,11 +133,11 @@ class AcceptRule(Protocol):
     seen: Sequence[FloatRow]
     """What the target gave to the ids of q, for each token that was judged last by its q."""
 
-    def cut(self, draft: IntArray) -> IntArray:
+    def cut(self, draft: Sequence[int]) -> Sequence[int]:
         """The part of a draft [n_draft] that is worth verifying: what follows could not be accepted."""
         ...
 
-    def __call__(self, draft: IntArray, ctx_tgt: Context, q: Sequence[Distribution]) -> Accepted:
+    def __call__(self, draft: Sequence[int], ctx_tgt: Context, q: Sequence[Distribution]) -> Accepted:
         """Judge a draft [n_draft] by the target's last decode, of n_draft + 1 rows; q as in accept_ratio()."""
         ...
 
@@ -149,11 +149,11 @@ class GreedyRule:
     draws: Draws | None = None
     seen: Sequence[FloatRow] = ()
 
-    def cut(self, draft: IntArray) -> IntArray:
+    def cut(self, draft: Sequence[int]) -> Sequence[int]:
         """All of it."""
         return draft
 
-    def __call__(self, draft: IntArray, ctx_tgt: Context, q: Sequence[Distribution]) -> Accepted:
+    def __call__(self, draft: Sequence[int], ctx_tgt: Context, q: Sequence[Distribution]) -> Accepted:
         """See accept_greedy()."""
         return accept_greedy(draft, ctx_tgt.argmax())
 
@@ -168,11 +168,11 @@ class MatchRule:
     def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler
 
-    def cut(self, draft: IntArray) -> IntArray:
+    def cut(self, draft: Sequence[int]) -> Sequence[int]:
         """Up to the first token that the grammar forbids."""
-        return draft[: self._sampler.n_possible(draft.tolist())]
+        return draft[: self._sampler.n_possible(draft)]
 
-    def __call__(self, draft: IntArray, ctx_tgt: Context, q: Sequence[Distribution]) -> Accepted:
+    def __call__(self, draft: Sequence[int], ctx_tgt: Context, q: Sequence[Distribution]) -> Accepted:
         """See accept_match()."""
         return accept_match(draft, ctx_tgt.logits_view(), self._sampler)
 
@@ -188,13 +188,13 @@ class RatioRule:
         self._sampler = sampler
         self._is_cut = False
 
-    def cut(self, draft: IntArray) -> IntArray:
+    def cut(self, draft: Sequence[int]) -> Sequence[int]:
         """Up to the first token that the grammar forbids."""
-        n_possible = self._sampler.n_possible(draft.tolist())
+        n_possible = self._sampler.n_possible(draft)
         self._is_cut = n_possible < len(draft)
         return draft[:n_possible]
 
-    def __call__(self, draft: IntArray, ctx_tgt: Context, q: Sequence[Distribution]) -> Accepted:
+    def __call__(self, draft: Sequence[int], ctx_tgt: Context, q: Sequence[Distribution]) -> Accepted:
         """See accept_ratio()."""
         is_cut, self._is_cut = self._is_cut, False
         seen: list[FloatRow] = []

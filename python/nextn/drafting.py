@@ -29,8 +29,6 @@ __all__ = [
 
 IntArray: TypeAlias = npt.NDArray[np.int32]
 
-NO_DRAFT: IntArray = np.empty(0, dtype=np.int32)
-
 
 @runtime_checkable
 class Drafter(Protocol):
@@ -52,7 +50,7 @@ class Drafter(Protocol):
         """The target has just decoded this chunk of the prompt, tokens [n_tokens]."""
         ...
 
-    def draft(self, id_last: int, n_past: int, n_room: int) -> IntArray:
+    def draft(self, id_last: int, n_past: int, n_room: int) -> Sequence[int] | IntArray:
         """Propose what follows id_last, which stands at position n_past: at most n_room tokens [n_draft], or none."""
         ...
 
@@ -143,9 +141,9 @@ class NoDrafter:
     def prefill(self, tokens: IntArray) -> None:
         """Nothing to learn."""
 
-    def draft(self, id_last: int, n_past: int, n_room: int) -> IntArray:
+    def draft(self, id_last: int, n_past: int, n_room: int) -> list[int]:
         """Propose nothing."""
-        return NO_DRAFT
+        return []
 
     def accept(self, n_accepted: int) -> None:
         """Nothing to learn."""
@@ -168,7 +166,7 @@ class ScriptedDrafter:
 
     def __init__(self, script: Sequence[int], *, n_max: int = 3) -> None:
         self.n_max = check_int("n_max", n_max, 1, 64)
-        self._script: IntArray = np.asarray(script, dtype=np.int32)
+        self._script = list(script)
         self._n_prompt = 0
 
     def begin(self, prompt: IntArray) -> None:
@@ -178,7 +176,7 @@ class ScriptedDrafter:
     def prefill(self, tokens: IntArray) -> None:
         """Nothing to learn."""
 
-    def draft(self, id_last: int, n_past: int, n_room: int) -> IntArray:
+    def draft(self, id_last: int, n_past: int, n_room: int) -> list[int]:
         """The entries that stand after position n_past."""
         start = n_past + 1 - self._n_prompt
         return self._script[start : start + min(self.n_max, n_room)]
@@ -245,12 +243,12 @@ class HeadDrafter:
         self._core.flush()  # so that resume() can come back to the end of the chunk before
         self._core.feed(tokens)
 
-    def draft(self, id_last: int, n_past: int, n_room: int) -> IntArray:
+    def draft(self, id_last: int, n_past: int, n_room: int) -> list[int]:
         """Let the head read what it has not read and id_last, then run the chain."""
         drafted = self._core.draft(id_last, n_room)
         self._round = [id_last, *drafted]
         self._verify_start = perf_counter()
-        return np.array(drafted, dtype=np.int32) if drafted else NO_DRAFT
+        return drafted
 
     def q(self) -> list[Distribution]:
         """What the tokens of the last draft were drawn from; ids ascending."""

@@ -12,10 +12,12 @@ import threading
 import traceback
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
+from functools import lru_cache, partial
 from time import perf_counter
 from types import TracebackType
 from typing import Any, Literal
+
+import numpy as np
 
 from nextn._checkpoints import Checkpoint, Checkpoints, end_of_chunk
 from nextn._forms import Forms
@@ -25,7 +27,7 @@ from nextn._turn import Turn
 from nextn.accept import Accepted
 from nextn.chat import ChatPrompter
 from nextn.context import Context, HiddenTap
-from nextn.drafting import NO_DRAFT, Drafter, DrawingDrafter, HeadDrafter, IntArray, LearningDrafter, ResumableDrafter
+from nextn.drafting import Drafter, DrawingDrafter, HeadDrafter, IntArray, LearningDrafter, ResumableDrafter
 from nextn.errors import CancelledError, ClosedError, RollbackError
 from nextn.model import Model
 from nextn.options import DraftParams, check_bool, check_int, name_unknown_keywords
@@ -33,6 +35,7 @@ from nextn.options import DraftParams, check_bool, check_int, name_unknown_keywo
 __all__ = ["Speculator"]
 
 _SEQ_ID = 0
+_PIECES_KEPT = 1 << 16  # texts use a small part of a vocabulary
 
 
 class Speculator(Forms):
@@ -126,6 +129,7 @@ class Speculator(Forms):
             self._learning = self._drafter if isinstance(self._drafter, LearningDrafter) else None
             if isinstance(self._drafter, HeadDrafter):
                 owned.callback(self._drafter.close)
+            self._piece = lru_cache(_PIECES_KEPT)(partial(self._model.token_to_piece, special=False))
             self._n_ctx = n_ctx_asked  # the context may hold more: the engine rounds up
             self._draft = draft
             self._chat = ChatPrompter(self._model, chat_template)
@@ -252,60 +256,61 @@ class Speculator(Forms):
                 self._save_checkpoint(state.n_past)
             if state.progress is not None and state.progress(state.n_past, n_prompt) is False:
                 raise CancelledError("reading the prompt was cancelled: progress returned False")
-        return self._emit(state, NO_DRAFT, self._accept(state, NO_DRAFT).id_next)
+        return self._emit(state, [], self._accept(state, []).id_next)
 
-    def _draft_step(self, state: State) -> IntArray:
+    def _draft_step(self, state: State) -> Sequence[int]:
         """Ask the drafter for tokens after id_last, no more than can be emitted: a round adds one of the target's."""
         n_room = state.n_left - 1
         draft = self._drafter.draft(state.id_last, state.n_past, n_room)[:n_room]
+        if not isinstance(draft, list):
+            draft = np.asarray(draft).tolist()
         kept = state.rule.cut(draft)
         if len(kept) < len(draft) and self._drawing:
             self._drawing.cut(len(kept))
         return kept
 
-    def _verify(self, state: State, draft: IntArray) -> None:
+    def _verify(self, state: State, draft: Sequence[int]) -> None:
         """Let the target decode id_last and the draft in one batch."""
-        self._ctx_tgt.decode([state.id_last, *draft.tolist()], outputs="all")
+        self._ctx_tgt.decode([state.id_last, *draft], outputs="all")
 
-    def _accept(self, state: State, draft: IntArray) -> Accepted:
+    def _accept(self, state: State, draft: Sequence[int]) -> Accepted:
         """Compare the draft with what the target itself chooses at each position."""
-        accepted = state.rule(draft, self._ctx_tgt, self._drawing.q() if self._drawing else ())
+        drawn = self._drawing if state.rule.draws is not None else None
+        accepted = state.rule(draft, self._ctx_tgt, drawn.q() if drawn else ())
         if self._learning and state.rule.seen:
             self._learning.saw_p(state.rule.seen)
         if state.logprobs is not None:
-            kept = [*draft[: accepted.n_accepted].tolist(), accepted.id_next]
+            kept = [*draft[: accepted.n_accepted], accepted.id_next]
             state.logprobs.note(kept, self._ctx_tgt.logits_view())
         return accepted
 
-    def _roll_back(self, state: State, draft: IntArray, emitted: Emitted) -> None:
+    def _roll_back(self, state: State, draft: Sequence[int], emitted: Emitted) -> None:
         """Take out of both memories what was decoded and is not in the text: rejected, or behind the end."""
         n_emitted = len(emitted.tokens)  # of which the last is not decoded
         state.n_past += n_emitted
         if n_emitted <= len(draft) and not self._ctx_tgt.nextn_seq_rm(_SEQ_ID, state.n_past, -1):
             raise RollbackError(f"the target could not take back {len(draft) + 1 - n_emitted} tokens")
 
-    def _emit(self, state: State, accepted: IntArray, id_next: int) -> Emitted:
+    def _emit(self, state: State, accepted: Sequence[int], id_next: int) -> Emitted:
         """Turn the accepted tokens and the next one into text, up to the end of the generation if it is among them."""
-        emitted, stream = Emitted(), state.text
-        for token in (*accepted.tolist(), id_next):
-            emitted.tokens.append(token)
-            if token in state.eog_tokens:
-                state.finish_reason = "stop"
-                break
-            emitted.text += stream.feed(self._model.token_to_piece(token, special=False))
-            if stream.stopped:
-                state.finish_reason = "stop"
-                break
-        if state.logprobs is not None:
-            emitted.logprobs = state.logprobs.take(len(emitted.tokens))
-        state.id_last = emitted.tokens[-1]
-        state.n_left -= len(emitted.tokens)
-        state.counters.completion_tokens += len(emitted.tokens)
+        stream = state.text
+        tokens = words = [*accepted, id_next]
+        if not state.eog_tokens.isdisjoint(tokens):
+            del tokens[1 + min(map(tokens.index, state.eog_tokens.intersection(tokens))) :]
+            words = tokens[:-1]
+            state.finish_reason = "stop"
+        text, n_fed = stream.feed(list(map(self._piece, words)))
+        if stream.stopped:
+            del tokens[n_fed:]
+            state.finish_reason = "stop"
+        state.id_last = tokens[-1]
+        state.n_left -= len(tokens)
+        state.counters.completion_tokens += len(tokens)
         if state.n_left == 0 and state.finish_reason is None:
             state.finish_reason = "length"
         if state.finish_reason is not None and not stream.stopped:
-            emitted.text += stream.finish()
-        return emitted
+            text += stream.finish()
+        return Emitted(text, tokens, state.logprobs.take(len(tokens)) if state.logprobs else [])
 
     # Around it
 

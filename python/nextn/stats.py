@@ -14,7 +14,7 @@ FinishReason: TypeAlias = Literal["stop", "length"]
 """Why a generation ended: an end-of-turn token or a stop string; or max_tokens, or the context was full."""
 
 TimeName: TypeAlias = Literal["prompt", "prompt_draft", "predicted", "draft", "verify"]
-"""What the laps of a request are spent on; drafting and verifying are parts of predicting, or of reading the prompt."""
+"""What the laps of a request are spent on; "prompt" and "predicted" are what is left of reading and of the rounds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,11 +129,11 @@ class Counters:
     n_rounds: int = 0
     accepted_per_position: list[int] = field(default_factory=list)
     ttft: float = 0.0
-    prompt: float = 0.0
-    prompt_draft: float = 0.0  # of prompt
-    predicted: float = 0.0
-    draft: float = 0.0  # of predicted
-    verify: float = 0.0  # of predicted
+    prompt: float = 0.0  # without prompt_draft
+    prompt_draft: float = 0.0
+    predicted: float = 0.0  # without draft and verify
+    draft: float = 0.0
+    verify: float = 0.0
     last_lap: float = 0.0
 
     def start(self) -> None:
@@ -141,21 +141,18 @@ class Counters:
         self.last_lap = perf_counter()
 
     def lap(self, name: TimeName) -> None:
-        """Add the time since the start, or since the lap before, to the time of that name, and to its whole."""
+        """Add the time since the start, or since the lap before, to the time of that name."""
         now = perf_counter()
-        spent, self.last_lap = now - self.last_lap, now
-        setattr(self, name, getattr(self, name) + spent)
-        if name in ("draft", "verify"):
-            self.predicted += spent
-        elif name == "prompt_draft":
-            self.prompt += spent
+        setattr(self, name, getattr(self, name) + now - self.last_lap)
+        self.last_lap = now
 
     def count_round(self, n_draft: int, n_accepted: int) -> None:
         """Count a round that verified n_draft drafted tokens, of which the first n_accepted are in the result."""
         self.n_rounds += 1
         self.draft_n += n_draft
         positions = self.accepted_per_position
-        positions.extend([0] * (n_accepted - len(positions)))
+        if n_accepted > len(positions):
+            positions.extend([0] * (n_accepted - len(positions)))
         for i in range(n_accepted):
             positions[i] += 1
 
@@ -163,6 +160,7 @@ class Counters:
         """The statistics so far."""
         n_accepted = sum(self.accepted_per_position)
         n_after_first = self.completion_tokens - 1
+        predicted = self.predicted + self.draft + self.verify
         return Stats(
             prompt_tokens=self.prompt_tokens,
             cache_n=self.cache_n,
@@ -174,10 +172,10 @@ class Counters:
             mean_accepted_len=1.0 + (n_accepted / self.n_rounds if self.n_rounds else 0.0),
             accepted_per_position=tuple(self.accepted_per_position),
             ttft_ms=1e3 * self.ttft,
-            prompt_ms=1e3 * self.prompt,
+            prompt_ms=1e3 * (self.prompt + self.prompt_draft),
             prompt_draft_ms=1e3 * self.prompt_draft,
-            predicted_ms=1e3 * self.predicted,
-            tokens_per_second=n_after_first / self.predicted if n_after_first > 0 and self.predicted > 0 else 0.0,
+            predicted_ms=1e3 * predicted,
+            tokens_per_second=n_after_first / predicted if n_after_first > 0 and predicted > 0 else 0.0,
             draft_ms=1e3 * self.draft,
             verify_ms=1e3 * self.verify,
         )

@@ -9,9 +9,9 @@ __all__ = ["TextStream"]
 
 
 class TextStream:
-    """Turns the bytes of tokens, fed one token at a time, into text.
+    """Turns the bytes of tokens, fed as they come, into text.
 
-    The result does not depend on how tokens are grouped in rounds, because every token is looked at by itself. Bytes
+    The result does not depend on how tokens are grouped in rounds: stop strings are looked for token by token. Bytes
     that cannot be UTF-8 become U+FFFD; a character that is still incomplete at the end is dropped.
 
     Args:
@@ -24,15 +24,28 @@ class TextStream:
     def __init__(self, stop: Sequence[str] = ()) -> None:
         self.stopped = False
         self._stop = tuple(stop)
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._undecoded = b""  # the beginning of a character
         self._held = ""  # decoded, but perhaps the beginning of a stop string
 
-    def feed(self, piece: bytes) -> str:
-        """Take the bytes of one token and give the text that is certain by now, perhaps none."""
-        text = self._decoder.decode(piece)
+    def feed(self, pieces: Sequence[bytes]) -> tuple[str, int]:
+        """Take the bytes of tokens, up to the one that completes a stop string.
+
+        Returns:
+            The text that is certain by now, perhaps none; and how many tokens were taken.
+        """
         if not self._stop:
-            return text
-        self._held += text
+            return self._decode(b"".join(pieces)), len(pieces)
+        text, n_fed = "", 0
+        for piece in pieces:
+            text += self._feed_one(piece)
+            n_fed += 1
+            if self.stopped:
+                break
+        return text, n_fed
+
+    def _feed_one(self, piece: bytes) -> str:
+        """Take the bytes of one token."""
+        self._held += self._decode(piece)
         found = [at for at in (self._held.find(string) for string in self._stop) if at >= 0]
         if found:
             self.stopped = True
@@ -43,6 +56,13 @@ class TextStream:
     def finish(self) -> str:
         """The text that was held back, when the end came without a stop string."""
         return self._release(len(self._held))
+
+    def _decode(self, data: bytes) -> str:
+        """The whole characters; an incremental decoder of the library would be three calls, each round."""
+        data = self._undecoded + data
+        text, n_decoded = codecs.utf_8_decode(data, "replace", False)
+        self._undecoded = data[n_decoded:]
+        return text
 
     def _release(self, n_chars: int) -> str:
         """Take the first n_chars characters out of what is held."""

@@ -21,7 +21,7 @@ from sampling_definition import chi_square_p, expected
 PROMPT = (5, 6, 7, 6)
 N_DRAWS = 20_000  # a defect shows in a quarter of it
 SIGNIFICANT = 1e-4
-NOTHING = np.empty(0, np.int32)
+NOTHING: list[int] = []
 GRAMMAR = "root ::= ([a-z] | [A-L])+"
 
 
@@ -73,7 +73,7 @@ class Rows:
                 continue
             q.append(self.q(text, drafted, draws.temperature))
             drafted += (q[-1].draw(random.random()),)
-        return np.array(drafted, np.int32), q
+        return list(drafted), q
 
 
 @pytest.fixture(scope="module")
@@ -115,9 +115,9 @@ def a_text(rows, rule, random, n_draft):
     while len(out) < 3:
         draft, q = rows.draft(out, n_draft, rule.draws, random)
         draft = rule.cut(draft)
-        texts = [out + tuple(draft[:i].tolist()) for i in range(len(draft) + 1)]
+        texts = [out + tuple(draft[:i]) for i in range(len(draft) + 1)]
         n_accepted, id_next = rule(draft, Outputs(np.stack([rows.logits(text) for text in texts])), q)
-        out += (*draft[:n_accepted].tolist(), id_next)
+        out += (*draft[:n_accepted], id_next)
     return out[:3]
 
 
@@ -208,7 +208,7 @@ def recovers_from_p(rule, draft, logits, q):
 
 def drops_unlikely_tokens(rule, draft, logits, q):
     """Looks at a drawn token before it decides whether to judge it."""
-    n = next((i for i, token in enumerate(draft.tolist()) if q[i][token] < 0.3), len(draft))
+    n = next((i for i, token in enumerate(draft) if q[i][token] < 0.3), len(draft))
     return rule(draft[:n], logits, q)
 
 

@@ -260,13 +260,13 @@ def test_a_drafter_that_draws_need_not_learn(fake):
 
         def q(self):
             self.n_asked += 1
-            return [Distribution.certain(token) for token in self.drafted.tolist()]
+            return [Distribution.certain(token) for token in self.drafted]
 
         def cut(self, n_draft):
             self.drafted = self.drafted[:n_draft]
 
     drafter = Drawing(range(10, 30), n_max=3)
-    drafter.drafted = np.zeros(0, np.int32)
+    drafter.drafted = []
     with Speculator(fake.FakeModel(), draft=drafter) as spec:
         stats = spec.generate([10], max_tokens=9, temperature=1.0, seed=1).stats
     assert drafter.draws.temperature == 1.0

@@ -140,14 +140,14 @@ def test_a_head_that_becomes_good_is_noticed():
     assert np.mean(sent[-500:]) > 6
 
 
-def of_texts(costs, acceptances, rng, *, told):
-    """Tokens per time over 120 texts of 96 tokens, whose acceptances take turns at random."""
+def of_texts(costs, acceptances, rng, *, told, n_tokens=96):
+    """Tokens per time over 120 texts of n_tokens, whose acceptances take turns at random."""
     length, tokens, time = DraftLength(N_MAX), 0, 0.0
     for _ in range(120):
         acceptance, n_text = rng.choice(acceptances), 0
         if told:
             length.new_text()
-        while n_text < 96:
+        while n_text < n_tokens:
             drafted, sent, accepted = run_round(
                 length, costs, lambda i: 0.9, lambda i, acceptance=acceptance: rng.random() < acceptance
             )
@@ -166,6 +166,12 @@ def test_each_text_is_another_one(costs):
     assert rates[True] > 1.005 * rates[False]
     useless = of_texts(COSTS[costs], [0.0], np.random.default_rng(1), told=True)
     assert useless >= 0.98 / COSTS[costs][0][0]
+
+
+def test_short_texts_that_are_alike_teach_each_other():
+    costs = ([1.0, 1.17, 1.32, 1.52, 1.64, 1.83, 1.99, 2.2, 2.42], 0.09, 0.069)  # the 0.8B shape
+    rates = [of_texts(costs, [0.85], np.random.default_rng(i), told=True, n_tokens=48) for i in range(12)]
+    assert np.mean(rates) >= 0.99 * best_fixed(*costs, 0.85)  # 0.984 if little is kept whatever the texts were
 
 
 def test_a_width_that_was_slow_once_is_tried_again():

@@ -26,7 +26,7 @@ def test_names_and_order_of_the_json():
 
 def test_arithmetic():
     counters = Counters(
-        prompt_tokens=5, completion_tokens=9, ttft=0.25, prompt=0.2, predicted=2.0, draft=0.5, verify=1.0
+        prompt_tokens=5, completion_tokens=9, ttft=0.25, prompt=0.2, predicted=0.5, draft=0.5, verify=1.0
     )
     for n_draft, n_accepted in ((3, 3), (3, 1), (2, 0), (0, 0)):
         counters.count_round(n_draft, n_accepted)
@@ -65,12 +65,13 @@ def test_laps_share_out_the_time_between_start_and_last_lap(monkeypatch):
     counters.start()  # the time before it is the caller's
     for name in ("draft", "verify"):
         counters.lap(name)
-    assert (counters.draft, counters.verify, counters.predicted) == (1.25, 3.0, 4.75)
+    assert (counters.draft, counters.verify, counters.predicted) == (1.25, 3.0, 0.5)
     assert counters.snapshot().predicted_ms == 4750.0
     counters.start()
     for name in ("prompt", "prompt_draft"):
         counters.lap(name)
-    assert (counters.prompt, counters.prompt_draft, counters.predicted) == (2.5, 0.5, 4.75)
+    assert (counters.prompt, counters.prompt_draft, counters.predicted) == (2.0, 0.5, 0.5)
+    assert counters.snapshot().prompt_ms == 2500.0
 
 
 def test_stats_are_what_the_design_lists():

@@ -12,7 +12,9 @@ def run(pieces, stop=()):
     """Everything shown for these pieces, and whether a stop string ended it."""
     stream, shown = TextStream(stop), []
     for piece in pieces:
-        shown.append(stream.feed(piece))
+        text, n_fed = stream.feed([piece])
+        assert n_fed == 1
+        shown.append(text)
         if stream.stopped:
             return shown, True
     return [*shown, stream.finish()], False
