@@ -7,9 +7,9 @@
 With --rates a drafted token counts as accepted at random: entry j is the share of rounds in which the first j tokens
 are all accepted, as in llama-server's --spec-synth-rates. That is for models of random weights, whose heads are never
 right; the text means nothing then, the work per round is real. Chance is thrown once for each place of an answer, for
-all of our arms: they differ in what they draft, not in their luck. The draft head scores the first 32,768 ids there, as
-it starts with on any model: random text would widen the shortlist without end. Without --rates acceptance is the model's
-own, on prompts of the bundled model's held-out set.
+all of our arms: they differ in what they draft, not in their luck. The draft head scores the first 32,768 ids there,
+as it starts with on any model: random text would widen the shortlist without end. Without --rates acceptance is the
+model's own, on prompts of the bundled model's held-out set.
 
 With --cells each drafted token is accepted with the same probability, a table row for each: is adaptive as fast as the
 best fixed length, and as plain decoding? The best length is chosen from one half of the repeats and measured in the

@@ -90,10 +90,12 @@ def main() -> None:
             name: opened.enter_context(nextn.Speculator(model, n_ctx=1024, n_threads=args.threads, draft=draft))
             for name, draft in arms.items()
         }
-        repeats = [{name: left_over(s, args.n_predict) for name, s in speculators.items()} for _ in range(args.repeats + 1)]
-    for name in arms:
-        left = [repeat[name] for repeat in repeats[1:]]
-        print(f"{name}: {median(left):.0f} us a round ({min(left):.0f} to {max(left):.0f})")
+        left: dict[str, list[float]] = {name: [] for name in arms}
+        for _ in range(args.repeats + 1):  # the first warms up
+            for name, speculator in speculators.items():
+                left[name].append(left_over(speculator, args.n_predict))
+    for name, (_, *counted) in left.items():
+        print(f"{name}: {median(counted):.0f} us a round ({min(counted):.0f} to {max(counted):.0f})")
 
 
 if __name__ == "__main__":
