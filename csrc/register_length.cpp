@@ -104,7 +104,7 @@ void register_length(py::module_ & m) {
           "What became of a draft with these probabilities.");
     c.def(
         "new_text", [](llama_nextn_length & l) { l.acceptance.new_text(); },
-        "Another text begins: what was learnt of the head counts little.");
+        "Another text begins: what was learnt of the head counts as much as texts were alike.");
     c.def(
         "verify_took", [](llama_nextn_length & l, int n_tokens, double t) { l.costs.verify_took(n_tokens, t); },
         py::arg("n_tokens"), py::arg("t"));

@@ -437,7 +437,7 @@ class DraftLength:
         """
     def new_text(self) -> None:
         """
-        Another text begins: what was learnt of the head counts little.
+        Another text begins: what was learnt of the head counts as much as texts were alike.
         """
     def next_draft_took(self, t: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
     def plan(self) -> int:
