@@ -33,7 +33,7 @@ void llama_nextn_acceptance::counts::limit(double n_trials) {
 llama_nextn_acceptance::llama_nextn_acceptance(const llama_nextn_acceptance * others)
     : others(others), spread(1 / first_kept) {
     learn_expected();
-    current.expected = expected;
+    current = text{expected};
 }
 
 void llama_nextn_acceptance::next_round() {
@@ -65,8 +65,7 @@ void llama_nextn_acceptance::new_text() {
         outcomes[i].limit(trials_kept);
     }
     learn_expected();
-    current          = {};
-    current.expected = expected;
+    current = text{expected};
 }
 
 int llama_nextn_acceptance::bin_of(float p) {

@@ -39,11 +39,11 @@ private:
 
     // How this text differs from what those before let expect.
     struct text {
+        std::array<double, k_max + 1> expected; // as the text began
+
         double trials   = 0;
         double surplus  = 0; // accepted more than expected
         double variance = 0; // of the surplus, if it is chance
-
-        std::array<double, k_max + 1> expected; // as the text began
     };
 
     static int bin_of(float p);
