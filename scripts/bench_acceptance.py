@@ -12,19 +12,17 @@ prompts. Texts have no seed, so that what is learnt of one counts in the next, a
 from __future__ import annotations
 
 import argparse
-import json
 from collections import defaultdict
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import nextn
 import numpy as np
+from demo_model import heldout
 from nextn.accept import Accepted, accept_ratio
 from nextn.bench.statistics import ratio_of_sums
 
-PROMPTS = Path(__file__).parent / "demo_model" / "data" / "heldout_prompts.jsonl"
 BEGINNINGS = [
     "Once upon a time", "The", "I think that", "def ", "In the", "# A story", "It was a", "class ", "import ",
     "My favourite", "1, 2, 3,", "Question:", "Write", "A", "What is", "There are many", "Dear", "We",
@@ -79,7 +77,7 @@ def main() -> None:
     if not all(temperature > 0 for temperature in args.temperatures):
         parser.error("--temperatures must be above 0: nothing is drawn without one")
 
-    questions = [json.loads(line)["prompt"] for line in PROMPTS.read_text(encoding="utf-8").splitlines()]
+    questions = [row.prompt for row in heldout.read()]
     print("| texts | temperature | positions | match | ratio | gain, thousandths |")
     print("| --- | --- | --- | --- | --- | --- |")
     draft = nextn.DraftParams(n_max=args.n_max, adaptive=False)

@@ -25,7 +25,6 @@ brackets hold the lowest and the highest repeat.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -37,11 +36,10 @@ from typing import Literal
 import nextn
 import numpy as np
 from acceptance_rates import RATES_VOCAB, conditional, shares
+from demo_model import heldout
 from nextn.drafting import Drafter, HeadDrafter, NoDrafter
 from upstream_server import UpstreamServer, drafts
 
-ROOT = Path(__file__).resolve().parent.parent
-PROMPTS = ROOT / "scripts" / "demo_model" / "data" / "heldout_prompts.jsonl"
 PHASES = ("draft", "verify", "accept", "rollback")
 
 
@@ -110,10 +108,8 @@ def read_prompts(model: nextn.Model, n: int, *, by_chance: bool) -> list[list[in
     if by_chance:
         rng = np.random.default_rng(0)
         return [rng.integers(0, model.n_vocab // 2, size=32).tolist() for _ in range(n)]
-    lines = PROMPTS.read_text(encoding="utf-8").splitlines()
-    texts = [json.loads(line)["prompt"] for line in lines[:: max(1, len(lines) // n)]]
-    chat = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
-    return [model.tokenize(chat.format(text), parse_special=True) for text in texts[:n]]
+    rows = heldout.read()
+    return [model.tokenize(row.chat, parse_special=True) for row in rows[:: max(1, len(rows) // n)][:n]]
 
 
 def prefill_ratio(ctx: nextn.Context, drafter: Drafter, n_prompt: int, repeats: int) -> float:

@@ -16,7 +16,6 @@ and our head scores the first 32,768 ids, as in bench_engine.py.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import statistics
 import time
@@ -29,10 +28,9 @@ from typing import Any
 import httpx
 import nextn
 from acceptance_rates import RATES_VOCAB, shares
+from demo_model import heldout
 from nextn.server.process import ServerProcess
 from upstream_server import drafts
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @dataclass
@@ -78,13 +76,6 @@ def run_pass(arm: Arm, prompts: list[str], args: argparse.Namespace) -> None:
     arm.texts = [answer["content"] for answer in answers]
 
 
-def read_prompts(n: int) -> list[str]:
-    """The held-out prompts of the bundled model, in its chat form."""
-    lines = (ROOT / "scripts" / "demo_model" / "data" / "heldout_prompts.jsonl").read_text(encoding="utf-8")
-    texts = [json.loads(line)["prompt"] for line in lines.splitlines()]
-    return [f"<|im_start|>user\n{text}<|im_end|>\n<|im_start|>assistant\n" for text in texts[:n]]
-
-
 def main() -> None:
     """Run."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -105,7 +96,7 @@ def main() -> None:
         "--rates", type=float, nargs="+", help="accept at random: share of rounds with the first j accepted"
     )
     args = parser.parse_args()
-    prompts = read_prompts(args.prompts)
+    prompts = [row.chat for row in heldout.read()[: args.prompts]]
 
     def options_of(kind: str, length: int) -> list[str]:
         options = drafts(kind, length, shares(args.rates, length) if args.rates else None)

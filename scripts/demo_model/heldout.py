@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from .corpus import ARMS, is_held_out, sample
+from .corpus import ARMS, is_held_out, render, sample
 from .corpus.phrases import DATA
 
 PROMPTS = "heldout_prompts.jsonl"
@@ -23,6 +23,11 @@ class HeldOutPrompt:
     arm: str
     prompt: str
     answer: str
+
+    @property
+    def chat(self) -> str:
+        """What the model is given: the prompt in its chat form, up to where the answer begins."""
+        return render([{"role": "user", "content": self.prompt}]) + "<|im_start|>assistant\n"
 
 
 def heldout_set(size: int = 50, seed: int = 2) -> list[HeldOutPrompt]:

@@ -101,7 +101,11 @@ double llama_nextn_acceptance::ahead(int position) const {
 
 // A position that is seldom reached is judged by the one before it.
 void llama_nextn_acceptance::learn_expected() {
-    expected[0] = others ? others->expected[1] : guess_acceptance;
+    if (others) {
+        expected[0] = others->expected[1];
+    } else {
+        expected[0] = (all_texts.accepted + like_itself * guess_acceptance) / (all_texts.trials + like_itself);
+    }
     for (int i = 1; i <= k_max; ++i) {
         const double weight = i == 1 ? prior_trials() : even_trials;
         expected[i]         = (outcomes[i].accepted + weight * expected[i - 1]) / (outcomes[i].trials + weight);
@@ -124,6 +128,9 @@ void llama_nextn_acceptance::saw(const std::vector<float> & p, int n_sent, int n
         by_position[i + 1].add(ok, (bin.accepted + prior_trials() * prior(p[i])) / (bin.trials + prior_trials()));
         bin.add(ok, 1);
         outcomes[i + 1].add(ok, 1);
+        if (i == 0) {
+            all_texts.add(ok, 1);
+        }
     }
     if (n_accepted == n_sent && n_sent < n_drafted) {
         // a draft step that was not worth verifying: without it a head would seem as good as its best tokens

@@ -58,6 +58,7 @@ private:
     std::array<counts, n_bins>    by_bin;
     std::array<counts, k_max + 1> by_position; // accepted against what the bins expected
     std::array<counts, k_max + 1> outcomes;    // by position, whatever the probability
+    counts                        all_texts;   // of first tokens, not limited where a text begins
     std::array<double, k_max + 1> expected;    // acceptance at a position whose probability is not known yet
 
     text   current;
