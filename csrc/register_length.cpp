@@ -103,7 +103,7 @@ void register_length(py::module_ & m) {
     c.def("saw", &llama_nextn_length::saw, py::arg("p"), py::arg("n_sent"), py::arg("n_accepted"),
           "What became of a draft with these probabilities.");
     c.def(
-        "new_text", [](llama_nextn_length & l) { l.acceptance.new_text(); },
+        "new_text", [](llama_nextn_length & l) { l.new_text(); },
         "Another text begins: what was learnt of the head counts as much as texts were alike.");
     c.def(
         "verify_took", [](llama_nextn_length & l, int n_tokens, double t) { l.costs.verify_took(n_tokens, t); },

@@ -2,11 +2,13 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
-static constexpr double half_life    = 200; // rounds after which a cost counts half
-static constexpr double line_weight  = 0.5; // of the line against a measured sample
-static constexpr double slope_weight = 2;   // of the guessed slope of the line
-static constexpr double guess_draft  = 0.1; // of v(1), until a draft was measured
+static constexpr double half_life       = 200; // rounds after which a cost counts half
+static constexpr double line_weight     = 0.5; // of the line against a measured sample
+static constexpr double slope_weight    = 2;   // of the guessed slope of the line
+static constexpr double cold_start_rate = 0.3; // of the newest in the estimate
+static constexpr double guess_draft     = 0.1; // of v(1), until a draft was measured
 
 llama_nextn_costs::llama_nextn_costs(int n_widths, double per_token, double draft_quantile)
     : per_token(per_token), draft_quantile(draft_quantile), samples(n_widths + 1), weights(n_widths + 1),
@@ -86,8 +88,44 @@ double llama_nextn_costs::draft(int n_draft) const {
 }
 
 void llama_nextn_costs::verify_took(int width, double t) {
-    samples[clamp(width)].add(t, round);
+    const int n = clamp(width);
+    if (n == 1) {
+        plain_took(t);
+    } else {
+        plain_run.length = 0;
+        samples[n].add(t, round);
+    }
     learn();
+}
+
+void llama_nextn_costs::plain_took(double t) {
+    auto & run = plain_run;
+    run.newest = t;
+    if (run.length < n_falling) {
+        run.first[run.length] = t;
+    }
+    run.length++;
+    if (run.length == n_falling && plain_falls()) {
+        samples[1].forget(n_falling - 2);
+    }
+    if (run.length > 1 || samples[1].count == 0) {
+        samples[1].add(t, round);
+    }
+    if (run.length == n_falling) {
+        const double beyond = std::accumulate(run.first.begin(), run.first.end(), -n_falling * samples[1].typical);
+        cold_start += cold_start_rate * (std::max(beyond, 0.0) - cold_start);
+    }
+}
+
+static double median_of_three(const double * x) {
+    return std::max(std::min(x[0], x[1]), std::min(std::max(x[0], x[1]), x[2]));
+}
+
+bool llama_nextn_costs::plain_falls() const {
+    static constexpr double least = 0.1; // by which later rounds are cheaper
+
+    const auto & x = plain_run.first;
+    return plain_run.length >= n_falling && median_of_three(&x[n_falling - 3]) < (1 - least) * (x[0] + x[1]) / 2;
 }
 
 void llama_nextn_costs::first_draft_took(double t) {

@@ -50,7 +50,7 @@ void llama_nextn_drafter::restart(llama_seq_id seq_id, llama_pos n_true, const f
     seq.n_steps = 0;
     seq.p.clear();
     seq.q.clear();
-    seq.length.acceptance.new_text();
+    seq.length.new_text();
     if (seq.drawer) {
         seq.drawer->restart();
         seq.steady_choice = {};
@@ -270,9 +270,11 @@ int32_t llama_nextn_drafter::draft(llama_seq_id seq_id, llama_token id_last, int
     }
     // Rows of a prompt, and of rounds without a draft, are read apart: they say nothing about what a draft costs.
     if ((int32_t) seq.tokens.size() > seq.n_max) {
+        const int64_t t_start = ggml_time_us();
         if (const int32_t ret = flush(seq_id)) {
             return ret > 0 ? -ret : ret;
         }
+        seq.length.costs.catching_up_took((double) (ggml_time_us() - t_start));
     }
     if (const int32_t ret = chain(seq_id, id_last, n_max)) {
         return ret > 0 ? -ret : ret;

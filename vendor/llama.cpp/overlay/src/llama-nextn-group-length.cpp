@@ -61,9 +61,14 @@ static std::vector<row> get_rows(const std::vector<llama_nextn_group_length::mem
 
 // r: tokens per time of the best lengths under average acceptance.
 double llama_nextn_group_length::rate(const std::vector<member> & members) const {
+    return std::max(n_members / costs.verify(1), drafting_rate(members));
+}
+
+// Of the best lengths that are not all 0.
+double llama_nextn_group_length::drafting_rate(const std::vector<member> & members) const {
     const std::vector<row> rows = get_rows(members, false, /*average =*/true);
 
-    double best    = n_members / costs.verify(1);
+    double best    = 0;
     double e       = n_members;
     int    longest = 0;
     for (size_t n = 0; n < rows.size(); ++n) {
@@ -122,7 +127,7 @@ void llama_nextn_group_length::divide(std::vector<member> & members, double r, b
 
 bool llama_nextn_group_length::plan(std::vector<member> & members) {
     costs.next_round();
-    if (plain_rounds.is_due(costs.n_plain())) {
+    if (plain_rounds.is_due(costs, n_members / drafting_rate(members))) {
         return false;
     }
     for (member & m : members) {
@@ -178,7 +183,8 @@ void llama_nextn_group_length::tried(const member & m, int n_accepted) const {
     const auto   cost_of = [&](int k) {
         return costs.verify(width(n_members * k, k)) + costs.draft(k);
     };
-    m.probe->tried(n_accepted > 0 && m.probe->can_pay(m.n_max, plain, cost_of), (cost_of(1) - plain) / plain);
+    m.probe->tried(n_accepted > 0 && m.probe->can_pay(m.n_max, plain, cost_of),
+                   (cost_of(1) - plain + costs.beside_a_try()) / plain);
 }
 
 void llama_nextn_group_length::verify_took(const std::vector<member> & members, double t) {

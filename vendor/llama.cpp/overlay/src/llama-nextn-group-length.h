@@ -43,6 +43,7 @@ public:
 
 private:
     double rate(const std::vector<member> & members) const;
+    double drafting_rate(const std::vector<member> & members) const;
     void   divide(std::vector<member> & members, double r, bool drafted_only) const;
     int    width(int n_rows, int longest) const;
 

@@ -3,27 +3,55 @@
 #include <algorithm>
 #include <array>
 
-bool llama_nextn_plain_rounds::is_due(int n_measured) {
-    static constexpr std::array<int, 3> first    = {2, 8, 24}; // rounds with drafting before one without
+bool llama_nextn_plain_rounds::is_due(const llama_nextn_costs & costs, double even) {
+    static constexpr std::array<int, 3> first    = {2, 8, 24}; // rounds with drafts before a try
     static constexpr int                interval = 256;
+    static constexpr int                share    = 24; // or as many for each round of the last try
 
-    since++;
-    const bool due = since >= (n_measured < (int) first.size() ? first[n_measured] : interval);
-    if (due) {
-        since = 0;
+    trying = trying && goes_on(costs, even);
+    if (!trying) {
+        const int wait = n_tries < (int) first.size() ? first[n_tries] : std::max(interval, share * length);
+        if (++since < wait) {
+            return false;
+        }
+        trying = true;
+        length = 0;
+        n_tries++;
     }
-    return due;
+    since = 0;
+    length++;
+    return true;
+}
+
+bool llama_nextn_plain_rounds::goes_on(const llama_nextn_costs & costs, double even) const {
+    static constexpr int    longest = 24;
+    static constexpr double near    = 1.6;
+
+    if (n_tries == 1) {
+        return false; // an answer may be short
+    }
+    const bool is_near = costs.newest_plain() < near * even;
+    return length < 2 || (is_near && length < (costs.plain_falls() ? longest : llama_nextn_costs::n_falling));
 }
 
 llama_nextn_length::llama_nextn_length(int n_max, const llama_nextn_acceptance * others)
     : acceptance(others), n_max(std::clamp(n_max, 0, k_max)) {}
+
+void llama_nextn_length::new_text() {
+    acceptance.new_text();
+    costs.new_text();
+}
 
 void llama_nextn_length::set_n_max(int n) {
     n_max = std::clamp(n, 0, k_max);
 }
 
 double llama_nextn_length::rate() const {
-    double best = 1 / costs.verify(1);
+    return std::max(1 / costs.verify(1), drafting_rate());
+}
+
+double llama_nextn_length::drafting_rate() const {
+    double best = 0;
     double all  = 1; // probability that everything so far is accepted
     double e    = 1;
     for (int k = 1; k <= n_max; ++k) {
@@ -59,7 +87,7 @@ int llama_nextn_length::best_ahead(const std::vector<float> & p, bool drafted_on
 int llama_nextn_length::plan() {
     costs.next_round();
     acceptance.next_round();
-    if (plain_rounds.is_due(costs.n_plain())) {
+    if (n_max > 0 && plain_rounds.is_due(costs, 1 / drafting_rate())) {
         return 0;
     }
     if (best_ahead({}, false) > 0) {
@@ -95,5 +123,6 @@ void llama_nextn_length::saw(const std::vector<float> & p, int n_sent, int n_acc
         return costs.verify(k + 1) + costs.draft(k);
     };
     // where drafting is too dear a good head is no reason to try more often
-    probe.tried(n_accepted > 0 && probe.can_pay(n_max, plain, cost_of), (cost_of(1) - plain) / plain);
+    probe.tried(n_accepted > 0 && probe.can_pay(n_max, plain, cost_of),
+                (cost_of(1) - plain + costs.beside_a_try()) / plain);
 }

@@ -7,14 +7,21 @@
 #include <vector>
 
 // Rounds without a draft, for what drafting is compared with: soon, but not at the cost of short answers, and again
-// while drafting never stops.
+// while drafting never stops. Where plain decoding comes near, a try goes on while it gets cheaper: the caches that
+// drafting filled with other things warm up, for a dozen rounds with a model of a few MB.
 class llama_nextn_plain_rounds {
 public:
-    bool is_due(int n_measured); // once a round
+    // Whether the coming round is one; once a round. even: what it may cost to be as good as one with drafts.
+    bool is_due(const llama_nextn_costs & costs, double even);
     void had_one() { since = 0; }
 
 private:
-    int since = 0;
+    bool goes_on(const llama_nextn_costs & costs, double even) const;
+
+    int  since   = 0; // rounds with drafts
+    int  n_tries = 0;
+    int  length  = 0; // of the try, in rounds
+    bool trying  = false;
 };
 
 // Chooses how many tokens to draft so that accepted tokens per second are highest.
@@ -43,6 +50,9 @@ public:
     // What became of a draft. p: probability of each drafted token; the first n_sent of them were verified.
     void saw(const std::vector<float> & p, int n_sent, int n_accepted);
 
+    // Another text begins, behind a prompt.
+    void new_text();
+
     void set_n_max(int n);
 
     llama_nextn_costs      costs{k_max + 1};
@@ -50,7 +60,8 @@ public:
     llama_nextn_probe      probe;
 
 private:
-    double rate() const; // r: tokens per time of the best length under average acceptance
+    double rate() const;          // r: tokens per time of the best length under average acceptance
+    double drafting_rate() const; // of the best that is not 0
     int    best_ahead(const std::vector<float> & p, bool drafted_only) const;
 
     int                      n_max;

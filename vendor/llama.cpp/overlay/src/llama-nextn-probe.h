@@ -29,7 +29,7 @@ public:
 
     bool is_trying() const { return trying; }
 
-    // What became of a try. extra: what it costs, in rounds without drafts.
+    // What became of a try. extra: what it costs in all, in rounds without drafts.
     void tried(bool good, double extra) {
         if (trying) {
             const int longest = (int) std::clamp(extra / share, (double) first, (double) last);
@@ -57,7 +57,7 @@ private:
     static constexpr double good_acceptance = 0.95;
 
     // Where a try costs little it comes more often, so that a head that only had bad luck is soon on again.
-    static constexpr int    last  = 256;
+    static constexpr int    last  = 1024;
     static constexpr double share = 0.003; // of the time that may go to trying
 
     int  rounds_off = 0;
