@@ -89,7 +89,10 @@ def generate(ctx: nextn.Context, drafter: Drafter, prompt: list[int], n_predict:
         ):  # fmt: skip
             a += 1
         id_last, n_past = target[a], n_past + 1 + a
-        ended = rates is None and not eog_tokens.isdisjoint(target[: a + 1])
+        if rates is None:
+            ended = not eog_tokens.isdisjoint(target[: a + 1])
+        elif id_last in eog_tokens:  # the text has no end, and drafts that are cut short by one would have no length
+            id_last = prompt[n_past % len(prompt)]
         t3 = time.perf_counter()
         drafter.accept(a)
         if a < len(draft):

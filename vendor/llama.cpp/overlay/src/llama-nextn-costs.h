@@ -14,7 +14,7 @@
 //          getting cheaper: they begin with caches that hold other things.
 //   d(k)   of drafting: a first step, which includes catching up, and k - 1 further ones
 class llama_nextn_costs {
-    static constexpr double low_quantile = 0.5; // so that slow steps do not count, even on a busy machine
+    static constexpr double low_quantile = 0.25; // so that slow steps do not count, even on a busy machine
 
 public:
     static constexpr double guess_per_token = 0.15; // of v(1), for each further token to verify
