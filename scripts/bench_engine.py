@@ -106,11 +106,8 @@ def generate(ctx: nextn.Context, drafter: Drafter, prompt: list[int], n_predict:
     return out
 
 
-def read_prompts(model: nextn.Model, n: int, *, by_chance: bool) -> list[list[int]]:
-    """Held-out prompts of the bundled model; or, when tokens are accepted by chance, random ones."""
-    if by_chance:
-        rng = np.random.default_rng(0)
-        return [rng.integers(0, model.n_vocab // 2, size=32).tolist() for _ in range(n)]
+def read_prompts(model: nextn.Model, n: int) -> list[list[int]]:
+    """Held-out prompts of the bundled model."""
     rows = heldout.read()
     return [model.tokenize(row.chat, parse_special=True) for row in rows[:: max(1, len(rows) // n)][:n]]
 
@@ -386,7 +383,7 @@ def main() -> None:
         ap.error("--cells goes with neither --rates nor --upstream")
     server = UpstreamServer(args.upstream, args.model, args.threads, args.n_ctx) if args.upstream else None
     with nextn.Model(args.model) as model, ExitStack() as opened:
-        prompts = read_prompts(model, args.prompts, by_chance=bool(args.rates or args.cells))
+        prompts = read_prompts(model, args.prompts)
         ours = OurArms(args, model, opened)
         if args.cells:
             report_cells(args, ours, prompts)
