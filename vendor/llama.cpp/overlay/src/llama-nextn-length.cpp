@@ -10,12 +10,14 @@ bool llama_nextn_plain_rounds::is_due(const llama_nextn_costs & costs, double ev
 
     trying = trying && goes_on(costs, even);
     if (!trying) {
-        const int wait = n_tries < (int) first.size() ? first[n_tries] : std::max(interval, share * length);
+        const bool soon = changed || n_tries < (int) first.size();
+        const int  wait = soon ? first[std::min<int>(n_tries, first.size() - 1)] : std::max(interval, share * length);
         if (++since < wait) {
             return false;
         }
-        trying = true;
-        length = 0;
+        trying  = true;
+        changed = false;
+        length  = 0;
         n_tries++;
     }
     since = 0;

@@ -13,7 +13,10 @@ class llama_nextn_plain_rounds {
 public:
     // Whether the coming round is one; once a round. even: what it may cost to be as good as one with drafts.
     bool is_due(const llama_nextn_costs & costs, double even);
-    void had_one() { since = 0; }
+    void had_one() {
+        since   = 0;
+        changed = true;
+    }
 
 private:
     bool goes_on(const llama_nextn_costs & costs, double even) const;
@@ -22,6 +25,7 @@ private:
     int  n_tries = 0;
     int  length  = 0; // of the try, in rounds
     bool trying  = false;
+    bool changed = false; // drafting began after rounds without, on what may be old measurements
 };
 
 // Chooses how many tokens to draft so that accepted tokens per second are highest.
