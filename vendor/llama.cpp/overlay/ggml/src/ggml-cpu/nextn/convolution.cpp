@@ -57,37 +57,46 @@ public:
     int n_nodes_after() const { return n_nodes; }
 
     void compute(const ggml_compute_params * params) const {
-        const int64_t       n_older = older->ne[0], n_newer = newer->ne[0];
         const channel_range channels(params, inputs->ne[1]);
+        if (older->ne[0] == 3) {
+            compute_channels<3>(channels);
+        } else {
+            compute_channels<0>(channels);
+        }
+    }
+
+private:
+    // N: how many values each channel begins with and each copy takes, 0: not known. A call of memcpy() for three
+    // values of each of thousands of channels would take longer than the copying.
+    template <int64_t N>
+    void compute_channels(const channel_range & channels) const {
+        const int64_t n_older = N > 0 ? N : older->ne[0], n_newer = newer->ne[0];
         for (int64_t seq = 0; seq < inputs->ne[2]; ++seq) {
             for (int64_t c = channels.begin; c < channels.end; ++c) {
-                const float * from = at(older, c, seq);
-                float *       row  = at(inputs, c, seq);
-                std::copy(from, from + n_older, row);
+                const float * tokens = at(newer, c, seq);
+                float *       row    = at(inputs, c, seq);
+                memcpy(row, at(older, c, seq), n_older * sizeof(float));
                 for (int64_t t = 0; t < n_newer; ++t) {
-                    row[n_older + t] = *(const float *) ((const char *) at(newer, c, seq) + t * newer->nb[0]);
+                    row[n_older + t] = *(const float *) ((const char *) tokens + t * newer->nb[0]);
                 }
                 for (int k = 0; k < n_copies; ++k) {
-                    const int64_t n_kept = copies[k]->src[0]->ne[0];
-                    const float * first  = row + first_kept(copies[k]);
-                    float *       to     = (float *) ((char *) copies[k]->data + seq * copies[k]->nb[1]) + c * n_kept;
-                    std::copy(first, first + n_kept, to);
+                    float * to = (float *) ((char *) copies[k]->data + seq * copies[k]->nb[1]) + c * n_older;
+                    memcpy(to, row + first_kept(copies[k]), n_older * sizeof(float));
                 }
             }
         }
     }
 
-private:
     // Of some inputs of every channel, one channel after the other, to a place that is none of the sources.
     bool is_copy(const ggml_tensor * copy) const {
         const ggml_tensor * from = copy->src[0];
         return from->op == GGML_OP_VIEW && from->src[0] == inputs && from->type == GGML_TYPE_F32 &&
-               from->ne[1] == inputs->ne[1] && from->ne[2] == inputs->ne[2] && from->ne[3] == 1 &&
-               from->nb[0] == inputs->nb[0] && from->nb[1] == inputs->nb[1] && from->nb[2] == inputs->nb[2] &&
-               first_kept(copy) + from->ne[0] <= inputs->ne[0] && copy->type == GGML_TYPE_F32 &&
-               copy->ne[0] == from->ne[0] * from->ne[1] && copy->ne[1] == from->ne[2] && copy->ne[2] == 1 &&
-               copy->ne[3] == 1 && copy->nb[0] == sizeof(float) && memory_of(copy) != memory_of(older) &&
-               memory_of(copy) != memory_of(newer);
+               from->ne[0] == older->ne[0] && from->ne[1] == inputs->ne[1] && from->ne[2] == inputs->ne[2] &&
+               from->ne[3] == 1 && from->nb[0] == inputs->nb[0] && from->nb[1] == inputs->nb[1] &&
+               from->nb[2] == inputs->nb[2] && first_kept(copy) + from->ne[0] <= inputs->ne[0] &&
+               copy->type == GGML_TYPE_F32 && copy->ne[0] == from->ne[0] * from->ne[1] && copy->ne[1] == from->ne[2] &&
+               copy->ne[2] == 1 && copy->ne[3] == 1 && copy->nb[0] == sizeof(float) &&
+               memory_of(copy) != memory_of(older) && memory_of(copy) != memory_of(newer);
     }
 
     int64_t first_kept(const ggml_tensor * copy) const {
