@@ -124,7 +124,6 @@ void llama_nextn_length::saw(const std::vector<float> & p, int n_sent, int n_acc
     const auto   cost_of = [&](int k) {
         return costs.verify(k + 1) + costs.draft(k);
     };
-    // where drafting is too dear a good head is no reason to try more often
-    probe.tried(n_accepted > 0 && probe.can_pay(n_max, plain, cost_of),
+    probe.tried(n_accepted > 0, probe.needed_acceptance(n_max, plain, cost_of),
                 (cost_of(1) - plain + costs.beside_a_try()) / plain);
 }

@@ -1,12 +1,11 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 
-// When a head that does not pay is tried again: seldom while it stays bad, soon once it had luck.
+// When a head that does not pay is tried again: seldom while it stays bad, soon where it is nearly as good as needed.
 class llama_nextn_probe {
 public:
-    static constexpr int first = 8; // rounds without drafting before the first try
-
     void drafts() { // because it pays
         rounds_off = 0;
         interval   = std::max(interval / 2, first); // a head that is good again earns its trust back
@@ -29,38 +28,47 @@ public:
 
     bool is_trying() const { return trying; }
 
-    // What became of a try. extra: what it costs in all, in rounds without drafts.
-    void tried(bool good, double extra) {
+    // What became of a try: whether its first token was accepted. needed: acceptance from which drafting pays. extra:
+    // what the try costs in all, in rounds without drafts. The interval doubles after a failure, and shrinks after a
+    // success by so much that it would stay where acceptance is a little less than needed.
+    void tried(bool accepted, double needed, double extra) {
         if (trying) {
-            const int longest = (int) std::clamp(extra / share, (double) first, (double) last);
-            interval          = std::clamp(good ? interval / 2 : 2 * interval, first, longest);
-            trying            = false;
+            const double even    = std::max(needed - tolerance, step);
+            const double longest = std::clamp(extra / share, first, last);
+            const double steps   = accepted && needed < 1 ? -(1 - even) / even : 1;
+            interval             = std::clamp(interval * std::exp2(steps), first, longest);
+            trying               = false;
         }
     }
 
-    // Whether some length up to n_max would pay with a good head. plain: cost of a round without drafts; cost_of(k): of
-    // one with k drafted tokens in each sequence.
+    // Acceptance from which some length up to n_max pays; 1: none. plain: cost of a round without drafts; cost_of(k):
+    // of one with k drafted tokens in each sequence.
     template <typename F>
-    static bool can_pay(int n_max, double plain, F cost_of) {
-        double all = 1, e = 1;
-        for (int k = 1; k <= n_max; ++k) {
-            all *= good_acceptance;
-            e += all;
-            if (e * plain > cost_of(k)) {
-                return true;
+    static double needed_acceptance(int n_max, double plain, F cost_of) {
+        for (double acceptance = step; acceptance < 1 - step / 2; acceptance += step) {
+            double all = 1, e = 1;
+            for (int k = 1; k <= n_max; ++k) {
+                all *= acceptance;
+                e += all;
+                if (e * plain > cost_of(k)) {
+                    return acceptance;
+                }
             }
         }
-        return false;
+        return 1;
     }
 
 private:
-    static constexpr double good_acceptance = 0.95;
+    static constexpr double step      = 0.05;
+    static constexpr double tolerance = 0.1;
 
-    // Where a try costs little it comes more often, so that a head that only had bad luck is soon on again.
-    static constexpr int    last  = 1024;
+    // Rounds between two tries. Where a try costs little it comes more often, so that a head that only had bad luck is
+    // soon on again.
+    static constexpr double first = 8;
+    static constexpr double last  = 1024;
     static constexpr double share = 0.003; // of the time that may go to trying
 
-    int  rounds_off = 0;
-    int  interval   = first;
-    bool trying     = false;
+    int    rounds_off = 0;
+    double interval   = first;
+    bool   trying     = false;
 };
