@@ -5,13 +5,14 @@
 static constexpr double fade_per_trial   = 0.99;  // half of the evidence is at most 70 trials old
 static constexpr double fade_per_round   = 0.998; // of bins that are never sent: they get another chance
 static constexpr double like_others      = 6;     // trials
-static constexpr double like_itself      = 2;
+static constexpr double like_itself      = 4;
 static constexpr double first_kept       = 8; // trials of the evidence, when another text begins
 static constexpr double min_kept         = 6;
 static constexpr double max_kept         = 100; // more than fading leaves
 static constexpr double min_trials       = 8;   // of a text that shows anything
 static constexpr double spread_rate      = 0.1; // of what a text shows of the spread
 static constexpr double even_trials      = 20;  // of all positions being equally good
+static constexpr double hope             = 40;  // trials
 static constexpr double guess_acceptance = 0.8; // a good head, so that drafting gets its try
 
 void llama_nextn_acceptance::counts::add(double n_accepted, double n_trials) {
@@ -104,7 +105,7 @@ void llama_nextn_acceptance::learn_expected() {
     if (others) {
         expected[0] = others->expected[1];
     } else {
-        expected[0] = (all_texts.accepted + like_itself * guess_acceptance) / (all_texts.trials + like_itself);
+        expected[0] = (all_texts.accepted + hope * guess_acceptance) / (all_texts.trials + hope);
     }
     for (int i = 1; i <= k_max; ++i) {
         const double weight = i == 1 ? prior_trials() : even_trials;

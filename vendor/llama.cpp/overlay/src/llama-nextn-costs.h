@@ -7,11 +7,10 @@
 
 // What a round costs, estimated from what is measured. Times are in any one unit.
 //
-//   v(n)   of verifying, per width n, because cost is not monotone on CPUs (four rows can be cheaper than three); a
-//   line
-//          through all widths stands in for those that were not measured lately, so that an old bad sample is tried
-//          again. Width 1 is a round without drafts. It counts behind another one, and from where such rounds stop
-//          getting cheaper: they begin with caches that hold other things.
+//   v(n)   of verifying, per width n, because cost is not monotone on CPUs: four rows can be cheaper than three.
+//          A line through all widths stands in for those that were not measured lately, so that an old bad sample
+//          is tried again. Width 1 is a round without drafts. It counts behind another one, and from where such
+//          rounds stop getting cheaper: they begin with caches that hold other things.
 //   d(k)   of drafting: a first step, which includes catching up, and k - 1 further ones
 class llama_nextn_costs {
     static constexpr double low_quantile = 0.25; // so that slow steps do not count, even on a busy machine
@@ -24,16 +23,13 @@ public:
     explicit llama_nextn_costs(int n_widths, double per_token = guess_per_token, double draft_quantile = low_quantile);
 
     void next_round() { round++; }
-    void new_text() {
-        plain_run.length = 0;
-        catch_up         = 0;
-    }
+    void new_text() { plain_run.length = 0; }
 
     // What was measured; leave out what included the building of a graph.
     void verify_took(int width, double t);
     void first_draft_took(double t);
     void next_draft_took(double t);
-    void catching_up_took(double t) { catch_up = t; } // apart from a draft, on what was not drafted for
+    void catching_up_took(double t) { catch_up = t; } // before a draft, for rounds without one
 
     // What drafting once among rounds without drafts costs beside its own round: the head catches up before it, and the
     // plain rounds behind it begin cold.
@@ -41,6 +37,8 @@ public:
 
     double verify(int width) const; // v(n)
     double draft(int n_draft) const;
+
+    int n_plain() const { return samples[1].count; } // how often v(1) was measured
 
     // Of the present run of rounds without drafts.
     static constexpr int n_falling = 7; // after this many it is known whether they get cheaper

@@ -269,13 +269,15 @@ int32_t llama_nextn_drafter::draft(llama_seq_id seq_id, llama_token id_last, int
         return 0;
     }
     // Rows of a prompt, and of rounds without a draft, are read apart: they say nothing about what a draft costs.
+    double t_catch_up = 0;
     if ((int32_t) seq.tokens.size() > seq.n_max) {
         const int64_t t_start = ggml_time_us();
         if (const int32_t ret = flush(seq_id)) {
             return ret > 0 ? -ret : ret;
         }
-        seq.length.costs.catching_up_took((double) (ggml_time_us() - t_start));
+        t_catch_up = (double) (ggml_time_us() - t_start);
     }
+    seq.length.costs.catching_up_took(t_catch_up);
     if (const int32_t ret = chain(seq_id, id_last, n_max)) {
         return ret > 0 ? -ret : ret;
     }

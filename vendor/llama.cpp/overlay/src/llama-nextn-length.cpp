@@ -10,8 +10,9 @@ bool llama_nextn_plain_rounds::is_due(const llama_nextn_costs & costs, double ev
 
     trying = trying && goes_on(costs, even);
     if (!trying) {
-        const bool soon = changed || n_tries < (int) first.size();
-        const int  wait = soon ? first[std::min<int>(n_tries, first.size() - 1)] : std::max(interval, share * length);
+        const int  n    = std::max(n_tries, costs.n_plain());
+        const bool soon = changed || n < (int) first.size();
+        const int  wait = soon ? first[std::min<int>(n, first.size() - 1)] : std::max(interval, share * length);
         if (++since < wait) {
             return false;
         }
@@ -29,7 +30,7 @@ bool llama_nextn_plain_rounds::goes_on(const llama_nextn_costs & costs, double e
     static constexpr int    longest = 24;
     static constexpr double near    = 1.6;
 
-    if (n_tries == 1) {
+    if (std::max(n_tries, costs.n_plain()) == 1) {
         return false; // an answer may be short
     }
     const bool is_near = costs.newest_plain() < near * even;
