@@ -196,7 +196,11 @@ def rate_with_caches(acceptance, rng, n_rounds=4000):
         cold = 1 + 0.9 * 0.75**n_plain
         verify = [cold * costs[0][0], *costs[0][1:]]
         drafted, sent, accepted = run_round(
-            length, (verify, *costs[1:]), lambda j: 0.9, lambda j: rng.random() < acceptance, lambda: rng.normal(1, 0.05)
+            length,
+            (verify, *costs[1:]),
+            lambda j: 0.9,
+            lambda j: rng.random() < acceptance,
+            lambda: rng.normal(1, 0.05),
         )
         n_plain = 0 if drafted else n_plain + 1
         tokens, time = tokens + 1 + accepted, time + cost(verify, *costs[1:], drafted, sent)
@@ -205,7 +209,7 @@ def rate_with_caches(acceptance, rng, n_rounds=4000):
 
 @pytest.mark.parametrize(("acceptance", "least"), [(0.0, 0.98), (0.3, 0.97), (0.6, 0.95), (0.85, 0.93)])
 def test_plain_decoding_that_needs_a_few_rounds_to_get_fast(acceptance, least):
-    """The first round without drafts takes nearly twice of what the twentieth takes, so a try costs more than its round.
+    """The first round without drafts takes nearly twice of what the twentieth takes: a try costs more than its round.
 
     At 0.85 the best drafts reach 0.96 of plain decoding.
     """

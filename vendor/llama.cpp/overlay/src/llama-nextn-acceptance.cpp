@@ -12,8 +12,8 @@ static constexpr double max_kept         = 100; // more than fading leaves
 static constexpr double min_trials       = 8;   // of a text that shows anything
 static constexpr double spread_rate      = 0.1; // of what a text shows of the spread
 static constexpr double even_trials      = 20;  // of all positions being equally good
-static constexpr double hope             = 40;  // trials
 static constexpr double guess_acceptance = 0.8; // a good head, so that drafting gets its try
+static constexpr double guess_trials     = 40;  // that this guess is worth
 
 void llama_nextn_acceptance::counts::add(double n_accepted, double n_trials) {
     accepted = fade_per_trial * accepted + n_accepted;
@@ -105,7 +105,7 @@ void llama_nextn_acceptance::learn_expected() {
     if (others) {
         expected[0] = others->expected[1];
     } else {
-        expected[0] = (all_texts.accepted + hope * guess_acceptance) / (all_texts.trials + hope);
+        expected[0] = (all_texts.accepted + guess_trials * guess_acceptance) / (all_texts.trials + guess_trials);
     }
     for (int i = 1; i <= k_max; ++i) {
         const double weight = i == 1 ? prior_trials() : even_trials;
