@@ -89,10 +89,10 @@ private:
         }
 #if defined(__AVX512F__)
         if (n == 128) {
-            return compute_in_registers<2, 8>(head, seq, end, decay);
-        }
-        if (n == 64) {
-            return compute_in_registers<4, 4>(head, seq, end, decay);
+            for (int64_t j = 0; j < n; j += 2) {
+                compute_in_registers<2, 8>(j, head, seq, end, decay);
+            }
+            return;
         }
 #endif
         for (int64_t j = 0; j < n; j += COLUMNS) {
@@ -101,16 +101,9 @@ private:
     }
 
 #if defined(__AVX512F__)
-    template <int C, int N>
-    void compute_in_registers(int64_t head, int64_t seq, int64_t end, const float * decay) const {
-        for (int64_t j = 0; j < n; j += C) {
-            compute_columns_in_registers<C, N>(j, head, seq, end, decay);
-        }
-    }
-
     // As compute_columns(), for C columns of N vectors that stay in registers through all tokens.
     template <int C, int N>
-    void compute_columns_in_registers(int64_t j, int64_t head, int64_t seq, int64_t end, const float * decay) const {
+    void compute_in_registers(int64_t j, int64_t head, int64_t seq, int64_t end, const float * decay) const {
         const int64_t head_q = head % q->ne[1], seq_q = seq / (n_seqs / q->ne[3]);
         const int64_t head_k = head % k->ne[1], seq_k = seq / (n_seqs / k->ne[3]);
         const float   scale = 1.0f / sqrtf((float) n);
