@@ -91,7 +91,7 @@ def generate(ctx: nextn.Context, drafter: Drafter, prompt: list[int], n_predict:
         id_last, n_past = target[a], n_past + 1 + a
         if rates is None:
             ended = not eog_tokens.isdisjoint(target[: a + 1])
-        elif id_last in eog_tokens:  # the text has no end, and drafts that are cut short by one would have no length
+        elif id_last in eog_tokens:  # behind its end a text is nothing but ends, at which drafts are cut short
             id_last = prompt[n_past % len(prompt)]
         t3 = time.perf_counter()
         drafter.accept(a)

@@ -127,7 +127,7 @@ void llama_nextn_group_length::divide(std::vector<member> & members, double r, b
 
 bool llama_nextn_group_length::plan(std::vector<member> & members) {
     costs.next_round();
-    if (plain_rounds.is_due(costs, n_members / drafting_rate(members))) {
+    if (plain_rounds.is_due(costs, plain_rounds.is_trying() ? n_members / drafting_rate(members) : 0)) {
         return false;
     }
     for (member & m : members) {

@@ -90,7 +90,7 @@ int llama_nextn_length::best_ahead(const std::vector<float> & p, bool drafted_on
 int llama_nextn_length::plan() {
     costs.next_round();
     acceptance.next_round();
-    if (n_max > 0 && plain_rounds.is_due(costs, 1 / drafting_rate())) {
+    if (n_max > 0 && plain_rounds.is_due(costs, plain_rounds.is_trying() ? 1 / drafting_rate() : 0)) {
         return 0;
     }
     if (best_ahead({}, false) > 0) {

@@ -11,8 +11,10 @@
 // drafting filled with other things warm up, for a dozen rounds with a model of a few MB.
 class llama_nextn_plain_rounds {
 public:
-    // Whether the coming round is one; once a round. even: what it may cost to be as good as one with drafts.
+    // Whether the coming round is one; once a round. even: what it may cost to be as good as one with drafts; only
+    // looked at within a try.
     bool is_due(const llama_nextn_costs & costs, double even);
+    bool is_trying() const { return trying; }
     void had_one() {
         since   = 0;
         changed = true;
