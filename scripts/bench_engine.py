@@ -18,7 +18,7 @@ other, in turn, because the fastest of several noisy arms seems faster than it i
 --upstream names an unpatched llama-server of the same pin. In each repeat, behind our arms, it is started plain and
 with --spec-type draft-mtp at each length, reads the same prompts, and its own timings are taken.
 
-Our arms take turns prompt by prompt. Every figure is the median over --repeats, ratios are taken repeat by repeat, and
+Our arms take turns prompt by prompt, in an order thrown each time. Every figure is the median over --repeats, ratios are taken repeat by repeat, and
 brackets hold the lowest and the highest repeat.
 """
 
@@ -234,13 +234,14 @@ class OurArms:
 
     def once(self, drafters: dict[str, Drafter], prompts: list[list[int]], rates: Sequence[float] | None,
              seed: int) -> dict[str, Times]:  # fmt: skip
-        """One repeat of all arms."""
+        """One repeat of all arms, in an order thrown for each prompt: an arm finds the caches as the last one left them."""
         runs: Arms = {name: [] for name in drafters}
         for i, prompt in enumerate(prompts):
-            chances = np.random.default_rng([seed, i]).random(self._args.n_predict).tolist()
-            for name, drafter in drafters.items():
+            rng = np.random.default_rng([seed, i])
+            chances = rng.random(self._args.n_predict).tolist()
+            for name in rng.permutation(list(drafters)).tolist():
                 ctx = self._contexts[name][0]
-                runs[name].append(generate(ctx, drafter, prompt, self._args.n_predict, rates, chances))
+                runs[name].append(generate(ctx, drafters[name], prompt, self._args.n_predict, rates, chances))
         return {name: total(times) for name, times in runs.items()}
 
 
