@@ -1,101 +1,120 @@
 #include "llama-nextn-costs.h"
 
-#include <algorithm>
 #include <cmath>
-#include <numeric>
 
-static constexpr double half_life       = 200; // rounds after which a cost counts half
-static constexpr double line_weight     = 0.5; // of the line against a measured sample
-static constexpr double slope_weight    = 2;   // of the guessed slope of the line
-static constexpr double cold_start_rate = 0.3; // of the newest in the estimate
-static constexpr double guess_draft     = 0.1; // of v(1), until a draft was measured
+static constexpr double guess_draft = 0.1; // of v(1), until a draft was measured
 
-llama_nextn_costs::llama_nextn_costs(int n_widths, double per_token, double draft_quantile)
-    : per_token(per_token), draft_quantile(draft_quantile), samples(n_widths + 1), weights(n_widths + 1),
-      known(n_widths + 1) {
+// Standard deviations of the first guesses. Of a level in an unknown unit nothing is known.
+static constexpr double level_sd = 10;
+static constexpr double slope_sd = 0.5;
+static constexpr double draft_sd = 0.7;
+static constexpr double cold_sd  = 0.3; // of the first round of a run; half of it for the next two, and so on
+static constexpr double own_sd   = 0.07;
+
+// What changes in a round.
+static constexpr double level_drift  = 0.02;
+static constexpr double others_drift = 0.004;
+static constexpr double half_life    = 400; // of how a width differs from the first guess, in rounds
+
+static constexpr int n_own_exact = 16; // widths with numbers of their own; of wider ones 8 share one
+static constexpr int n_own_most  = 20;
+
+static int count_own(int n_widths) {
+    return std::clamp(n_widths - 1, 1, n_own_most);
+}
+
+std::vector<llama_nextn_kalman::guess> llama_nextn_costs::first_guesses(int n_widths, double per_token) {
+    std::vector<llama_nextn_kalman::guess> guesses(own + count_own(n_widths), {0, own_sd});
+    guesses[level] = {0, level_sd};
+    guesses[slope] = {std::log(per_token), slope_sd};
+    guesses[first] = {std::log(guess_draft), draft_sd};
+    guesses[next]  = {std::log(guess_draft), draft_sd};
+    for (int i = 0; i < n_cold; ++i) {
+        guesses[cold + i] = {0, cold_sd / (1 << i)};
+    }
+    return guesses;
+}
+
+llama_nextn_costs::llama_nextn_costs(int n_widths, double per_token)
+    : n_widths(n_widths), n_own(count_own(n_widths)), known(first_guesses(n_widths, per_token)), v(n_widths + 1) {
     learn();
 }
 
-void llama_nextn_costs::cost::add(double sample, int64_t round, double quantile) {
-    ring[count++ % n_max]             = sample;
-    at_round                          = round;
-    std::array<double, n_max> ordered = ring;
-    const int                 n       = std::min(count, n_max);
-    const auto                chosen  = ordered.begin() + (int) (quantile * (n - 1));
-    std::nth_element(ordered.begin(), chosen, ordered.begin() + n);
-    typical = *chosen;
-}
-
-double llama_nextn_costs::cost::weight(int64_t round) const {
-    return count == 0 ? 0 : std::min(count, n_max) * std::exp2(-(double) (round - at_round) / half_life);
-}
-
 int llama_nextn_costs::clamp(int width) const {
-    return std::clamp(width, 1, (int) known.size() - 1);
+    return std::clamp(width, 1, n_widths);
 }
 
-// Weighted least squares, with some weight on the guessed slope.
-void llama_nextn_costs::fit_line() {
-    double sum = 0, x_mean = 0, y_mean = 0;
-    for (size_t n = 1; n < samples.size(); ++n) {
-        sum += weights[n];
-        x_mean += weights[n] * (n - 1);
-        y_mean += weights[n] * samples[n].typical;
+int llama_nextn_costs::own_of(int width) const {
+    const int i = width - 2;
+    return own + std::min(i < n_own_exact ? i : n_own_exact + (i - n_own_exact) / 8, n_own - 1);
+}
+
+double llama_nextn_costs::further_tokens(int width) const {
+    return (width - 1) * std::exp(known[slope]);
+}
+
+void llama_nextn_costs::next_round() {
+    round++;
+    if (changed) {
+        learn();
     }
-    if (sum == 0) {
-        line_at_one = 1;
-        line_slope  = per_token;
-        return;
-    }
-    x_mean /= sum;
-    y_mean /= sum;
-    const double guess = per_token * y_mean / (1 + per_token * x_mean);
-    double       xx = slope_weight, xy = slope_weight * guess;
-    for (size_t n = 1; n < samples.size(); ++n) {
-        xx += weights[n] * (n - 1 - x_mean) * (n - 1 - x_mean);
-        xy += weights[n] * (n - 1 - x_mean) * (samples[n].typical - y_mean);
-    }
-    // more tokens cost more, but not more than one at a time
-    line_slope  = std::clamp(xy / xx, 0.1 * guess, y_mean / (x_mean + 1));
-    line_at_one = y_mean - line_slope * x_mean;
 }
 
 void llama_nextn_costs::learn() {
-    for (size_t n = 1; n < samples.size(); ++n) {
-        weights[n] = samples[n].weight(round);
-    }
-    fit_line();
-    for (size_t n = 1; n < samples.size(); ++n) {
-        const double w = weights[n];
-        known[n] = (w * samples[n].typical + line_weight * (line_at_one + line_slope * (n - 1))) / (w + line_weight);
-    }
+    v[1] = std::exp(known[level]);
     // measured seldom while drafting pays, but never dearer than a wider one
-    known[1] = *std::min_element(known.begin() + 1, known.end());
+    double least = v[1];
+    for (int n = 2; n <= n_widths; ++n) {
+        v[n]  = std::exp(known[level] + known[own_of(n)]) * (1 + further_tokens(n));
+        least = std::min(least, v[n]);
+    }
+    v[1]    = least;
+    d_first = std::exp(known[level] + known[first]);
+    d_next  = std::exp(known[level] + known[next]);
+
+    cold_start = 0;
+    for (int i = 0; i < n_cold; ++i) {
+        cold_start += (1 << i) * std::max(std::expm1(known[cold + i]), 0.0) * v[1];
+    }
+    changed = false;
 }
 
 double llama_nextn_costs::verify(int width) const {
-    return known[clamp(width)];
+    return v[clamp(width)];
 }
 
 double llama_nextn_costs::draft(int n_draft) const {
-    if (n_draft <= 0) {
-        return 0;
+    return n_draft <= 0 ? 0 : d_first + (n_draft - 1) * std::min(d_next, d_first);
+}
+
+void llama_nextn_costs::took(std::initializer_list<llama_nextn_kalman::term> terms, double predicted, double t) {
+    if (!(t > 0)) {
+        return;
     }
-    const double guess = guess_draft * verify(1);
-    const double first = draft_first.count > 0 ? draft_first.typical : guess;
-    const double next  = draft_next.count > 0 ? draft_next.typical : std::min(first, guess);
-    return first + (n_draft - 1) * next;
+    if (const double passed = (double) (round - known_round); passed > 0) {
+        known.revert(slope, std::exp2(-passed / half_life));
+        known.drift(level, passed * level_drift * level_drift);
+        for (int i = first; i < slope; ++i) {
+            known.drift(i, passed * others_drift * others_drift);
+        }
+        known_round = round;
+    }
+    known.observe(terms, std::log(t) - predicted);
+    known.limit(slope, 0); // more tokens never cost more than one at a time
+    changed = true;
 }
 
 void llama_nextn_costs::verify_took(int width, double t) {
     const int n = clamp(width);
     if (n == 1) {
         plain_took(t);
-    } else {
-        plain_run.length = 0;
-        samples[n].add(t, round);
+        return;
     }
-    learn();
+    plain_run.length     = 0;
+    const int    i       = own_of(n);
+    const double further = further_tokens(n);
+    // the share is the derivative by the slope's logarithm
+    took({{level, 1}, {slope, further / (1 + further)}, {i, 1}}, known[level] + std::log1p(further) + known[i], t);
 }
 
 void llama_nextn_costs::plain_took(double t) {
@@ -105,15 +124,16 @@ void llama_nextn_costs::plain_took(double t) {
         run.first[run.length] = t;
     }
     run.length++;
-    if (run.length == n_falling && plain_falls()) {
-        samples[1].forget(n_falling - 2);
+    n_plain_rounds++;
+
+    int i = 0;
+    while (i < n_cold && (2 << i) <= run.length) {
+        i++;
     }
-    if (run.length > 1 || samples[1].count == 0) {
-        samples[1].add(t, round);
-    }
-    if (run.length == n_falling) {
-        const double beyond = std::accumulate(run.first.begin(), run.first.end(), -n_falling * samples[1].typical);
-        cold_start += cold_start_rate * (std::max(beyond, 0.0) - cold_start);
+    if (i < n_cold) {
+        took({{level, 1}, {cold + i, 1}}, known[level] + known[cold + i], t);
+    } else {
+        took({{level, 1}}, known[level], t);
     }
 }
 
@@ -129,9 +149,9 @@ bool llama_nextn_costs::plain_falls() const {
 }
 
 void llama_nextn_costs::first_draft_took(double t) {
-    draft_first.add(t, round, draft_quantile);
+    took({{level, 1}, {first, 1}}, known[level] + known[first], t);
 }
 
 void llama_nextn_costs::next_draft_took(double t) {
-    draft_next.add(t, round, draft_quantile);
+    took({{level, 1}, {next, 1}}, known[level] + known[next], t);
 }

@@ -1,5 +1,7 @@
 #pragma once
 
+#include "llama-nextn-kalman.h"
+
 #include <algorithm>
 #include <array>
 #include <cstdint>
@@ -7,22 +9,25 @@
 
 // What a round costs, estimated from what is measured. Times are in any one unit.
 //
-//   v(n)   of verifying, per width n, because cost is not monotone on CPUs: four rows can be cheaper than three.
-//          A line through all widths stands in for those that were not measured lately, so that an old bad sample
-//          is tried again. Width 1 is a round without drafts. It counts behind another one, and from where such
-//          rounds stop getting cheaper: they begin with caches that hold other things.
+//   v(n)   of verifying n tokens; v(1) is a round without drafts, when it is one of many in a row
 //   d(k)   of drafting: a first step, which includes catching up, and k - 1 further ones
+//
+// The logarithms of the times are sums, in which a machine that slows down is one number:
+//
+//   log v(1) = level
+//   log v(n) = level + log(1 + (n - 1) slope) + own(n), because cost is not monotone on CPUs: four rows can be cheaper
+//              than three. own(n) goes back to 0 while width n is not measured, so that an old bad sample is tried
+//              again.
+//   level + first and level + next: of the first draft step and of a further one
+//   level + cold(i): of the i-th round without drafts in a row. They begin with caches that hold other things.
 class llama_nextn_costs {
-    static constexpr double low_quantile = 0.25; // so that slow steps do not count, even on a busy machine
-
 public:
     static constexpr double guess_per_token = 0.15; // of v(1), for each further token to verify
 
-    // Widths are 1 to n_widths. per_token: guess of what each further one costs, as a share of v(1). draft_quantile: of
-    // its last samples, which counts as the cost of a draft step.
-    explicit llama_nextn_costs(int n_widths, double per_token = guess_per_token, double draft_quantile = low_quantile);
+    // Widths are 1 to n_widths. per_token: guess of what each further one costs, as a share of v(1).
+    explicit llama_nextn_costs(int n_widths, double per_token = guess_per_token);
 
-    void next_round() { round++; }
+    void next_round(); // what was measured until here is what the costs are asked for
     void new_text() { plain_run.length = 0; }
 
     // What was measured; leave out what included the building of a graph.
@@ -31,14 +36,14 @@ public:
     void next_draft_took(double t);
     void catching_up_took(double t) { catch_up = t; } // before a draft, for rounds without one
 
+    double verify(int width) const; // v(n)
+    double draft(int n_draft) const;
+
     // What drafting once among rounds without drafts costs beside its own round: the head catches up before it, and the
     // plain rounds behind it begin cold.
     double beside_a_try() const { return catch_up + cold_start; }
 
-    double verify(int width) const; // v(n)
-    double draft(int n_draft) const;
-
-    int n_plain() const { return samples[1].count; } // how often v(1) was measured
+    int n_plain() const { return n_plain_rounds; } // how often v(1) was measured
 
     // Of the present run of rounds without drafts.
     static constexpr int n_falling = 7; // after this many it is known whether they get cheaper
@@ -46,18 +51,9 @@ public:
     double               newest_plain() const { return plain_run.newest; }
 
 private:
-    struct cost {
-        static constexpr int n_max = 24;
+    static constexpr int n_cold = 4; // the first round of a run, the second and third, and so on in powers of two
 
-        std::array<double, n_max> ring;
-        int                       count    = 0;
-        int64_t                   at_round = 0; // of the newest
-        double                    typical  = 0; // a quantile of the last samples
-
-        void   add(double sample, int64_t round, double quantile = low_quantile);
-        void   forget(int n_newest) { count = std::max(count - n_newest, 0); }
-        double weight(int64_t round) const; // as evidence, in samples
-    };
+    enum : int { level, first, next, cold, slope = cold + n_cold, own };
 
     struct run {
         std::array<double, n_falling> first;
@@ -65,22 +61,28 @@ private:
         double                        newest = 0;
     };
 
-    int  clamp(int width) const;
-    void plain_took(double t);
-    void fit_line();
-    void learn();
+    static std::vector<llama_nextn_kalman::guess> first_guesses(int n_widths, double per_token);
 
-    double              per_token;
-    double              draft_quantile;
-    std::vector<cost>   samples; // by width
-    std::vector<double> weights; // of the samples, as evidence
-    std::vector<double> known;   // v(n), from both
-    double              line_at_one;
-    double              line_slope; // v(n) is about line_at_one + (n - 1) * line_slope
-    cost                draft_first;
-    cost                draft_next;
-    run                 plain_run;
-    double              cold_start = 0; // what the rounds at the beginning of a run took beyond its steady cost
+    int    clamp(int width) const;
+    int    own_of(int width) const;
+    double further_tokens(int width) const; // what they cost over the first, by the slope
+    void   plain_took(double t);
+    void   took(std::initializer_list<llama_nextn_kalman::term> terms, double predicted, double t);
+    void   learn();
+
+    int                n_widths;
+    int                n_own;
+    llama_nextn_kalman known;
+    int64_t            round       = 0;
+    int64_t            known_round = 0; // that the estimates are of
+    bool               changed     = true;
+
+    std::vector<double> v; // by width
+    double              d_first    = 0;
+    double              d_next     = 0;
+    double              cold_start = 0; // what the rounds at the beginning of a run take beyond their steady cost
     double              catch_up   = 0;
-    int64_t             round      = 0;
+
+    run plain_run;
+    int n_plain_rounds = 0;
 };

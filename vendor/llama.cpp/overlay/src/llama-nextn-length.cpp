@@ -127,4 +127,7 @@ void llama_nextn_length::saw(const std::vector<float> & p, int n_sent, int n_acc
     };
     probe.tried(n_accepted > 0, probe.needed_acceptance(n_max, plain, cost_of),
                 (cost_of(1) - plain + costs.beside_a_try()) / plain);
+    if (n_accepted > 0 && cost_of(1) < 2 * plain) { // it took less than the two tokens would have
+        probe.go_on();
+    }
 }

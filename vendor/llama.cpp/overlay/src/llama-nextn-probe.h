@@ -14,12 +14,17 @@ public:
 
     // Another round in which drafting does not pay. Whether the head should be tried in it.
     bool off() {
-        trying = ++rounds_off >= interval;
+        again  = goes_on;
+        trying = goes_on || ++rounds_off >= interval;
         if (trying) {
             rounds_off = 0;
         }
+        goes_on = false;
         return trying;
     }
+
+    // The next round, if drafting does not pay in it, is another try: the head has caught up.
+    void go_on() { goes_on = true; }
 
     void try_now() { // in company of another try
         rounds_off = 0;
@@ -33,11 +38,13 @@ public:
     // success by so much that it would stay where acceptance is a little less than needed.
     void tried(bool accepted, double needed, double extra) {
         if (trying) {
-            const double even    = std::max(needed - tolerance, step);
-            const double longest = std::clamp(extra / share, first, last);
-            const double steps   = accepted && needed < 1 ? -(1 - even) / even : 1;
-            interval             = std::clamp(interval * std::exp2(steps), first, longest);
-            trying               = false;
+            extra_of_try          = again ? std::max(extra_of_try, extra) : extra;
+            const double even     = std::max(needed - tolerance, step);
+            const double longest  = std::clamp(extra_of_try / share, first, last);
+            const double shortest = std::clamp(extra_of_try / share_of_good, first, longest);
+            const double steps    = accepted && needed < 1 ? -(1 - even) / even : 1;
+            interval              = std::clamp(interval * std::exp2(steps), shortest, longest);
+            trying                = false;
         }
     }
 
@@ -64,11 +71,15 @@ private:
 
     // Rounds between two tries. Where a try costs little it comes more often, so that a head that only had bad luck is
     // soon on again.
-    static constexpr double first = 8;
-    static constexpr double last  = 1024;
-    static constexpr double share = 0.003; // of the time that may go to trying
+    static constexpr double first         = 8;
+    static constexpr double last          = 1024;
+    static constexpr double share         = 0.003; // of the time that may go to trying
+    static constexpr double share_of_good = 0.02;  // where the head is nearly as good as needed
 
-    int    rounds_off = 0;
-    double interval   = first;
-    bool   trying     = false;
+    int    rounds_off   = 0;
+    double interval     = first;
+    bool   trying       = false;
+    bool   goes_on      = false;
+    bool   again        = false; // the try goes on with the one before
+    double extra_of_try = 0;
 };

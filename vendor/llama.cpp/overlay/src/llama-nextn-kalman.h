@@ -1,0 +1,46 @@
+#pragma once
+
+#include <initializer_list>
+#include <vector>
+
+// Estimates of numbers that are observed in sums, with noise: a Kalman filter. What one observation says of a sum is
+// shared out by how uncertain its terms are. Outliers count as what is just likely, those above soonest, as fits the
+// logarithms of times on a busy machine.
+class llama_nextn_kalman {
+public:
+    struct guess { // of a number, before it is observed
+        double mean;
+        double sd;
+    };
+
+    struct term { // of a sum: a number times a factor
+        int    i;
+        double factor;
+    };
+
+    explicit llama_nextn_kalman(std::vector<guess> first);
+
+    double operator[](int i) const { return mean[i]; }
+    double variance(int i) const { return cov[i * n + i]; }
+    double noise() const { return noise_variance; } // of an observation, as seen lately
+
+    // Time passes: a number has wandered, by this variance; it never gets less certain than at first.
+    void drift(int i, double variance);
+
+    // Time passes: the numbers from i on have gone back towards their first guesses, from which they keep this share.
+    void revert(int i, double keep);
+
+    // A number cannot be more.
+    void limit(int i, double most);
+
+    // A sum was observed to be by so much more than the estimates make it.
+    void observe(std::initializer_list<term> terms, double surprise);
+
+private:
+    int                 n;
+    std::vector<guess>  first;
+    std::vector<double> mean;
+    std::vector<double> cov; // [n, n]
+    std::vector<double> row; // covariances with what is observed; of the last observation
+    double              noise_variance;
+};
