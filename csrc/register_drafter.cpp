@@ -104,7 +104,8 @@ static std::vector<int32_t> draft(const Drafter & drafter_ref, Token id_last, in
     return tokens;
 }
 
-static void accept(const Drafter & drafter_ref, const Tokens & tokens, int64_t n_sent, double verify_us, SeqId seq_id) {
+static int32_t accept(const Drafter & drafter_ref, const Tokens & tokens, int64_t n_sent, double verify_us,
+                      SeqId seq_id) {
     const LockedDrafter drafter(drafter_ref);
     check_range("n_sent", n_sent, 0, 16);
     check_range("the number of tokens", static_cast<int64_t>(tokens.values.size()), 1, n_sent + 1);
@@ -113,6 +114,7 @@ static void accept(const Drafter & drafter_ref, const Tokens & tokens, int64_t n
     llama_nextn_drafter_accept(drafter->drafter, seq, static_cast<int32_t>(n_sent),
                                static_cast<int32_t>(tokens.values.size()) - 1, verify_us);
     feed_checked(drafter, tokens.values, seq);
+    return llama_nextn_drafter_rest(drafter->drafter, seq);
 }
 
 static void draw_drafts(const Drafter & drafter_ref, double temperature, int64_t top_k, double top_p, double min_p,
@@ -231,7 +233,8 @@ void register_drafter(py::module_ & m) {
     c.def(
         "accept", &accept, py::arg("tokens"), py::arg("n_sent"), py::arg("verify_us"), py::arg("seq_id") = 0, nogil(),
         "End a round in which n_sent drafted tokens were verified in verify_us microseconds, and feed what is kept of "
-        "it: id_last and the accepted ones, tokens [1 + n_accepted].");
+        "it: id_last and the accepted ones, tokens [1 + n_accepted]. In how many of the coming rounds nothing would be "
+        "drafted: those are only fed.");
     c.def("draw", &draw_drafts, py::kw_only(), py::arg("temperature"), py::arg("top_k"), py::arg("top_p"),
           py::arg("min_p"), py::arg("seed"), py::arg("steady"), py::arg("seq_id") = 0, nogil(),
           "From the next begin() on draw the drafted tokens; temperature 0: take the best ones again.");

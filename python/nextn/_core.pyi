@@ -301,9 +301,9 @@ class Drafter:
         n_sent: typing.SupportsInt | typing.SupportsIndex,
         verify_us: typing.SupportsFloat | typing.SupportsIndex,
         seq_id: int = 0,
-    ) -> None:
+    ) -> int:
         """
-        End a round in which n_sent drafted tokens were verified in verify_us microseconds, and feed what is kept of it: id_last and the accepted ones, tokens [1 + n_accepted].
+        End a round in which n_sent drafted tokens were verified in verify_us microseconds, and feed what is kept of it: id_last and the accepted ones, tokens [1 + n_accepted]. In how many of the coming rounds nothing would be drafted: those are only fed.
         """
     def begin(self, seq_id: int = 0) -> None:
         """

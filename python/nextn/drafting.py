@@ -222,6 +222,8 @@ class HeadDrafter:
             vocab_ids=params.vocab_ids,
         )
         self._round: list[int] = []  # id_last and the draft, as verified
+        self._n_rest = 0  # rounds in which the engine would draft nothing and wants to know nothing but their tokens
+        self._is_resting = False  # this round is one of them
         self._is_drawing = False
         self._verify_start = 0.0
 
@@ -236,6 +238,7 @@ class HeadDrafter:
 
     def begin(self, prompt: IntArray) -> None:
         """Forget the previous request; what was learnt of costs and of the head stays."""
+        self._n_rest = 0
         self._core.begin()
 
     def prefill(self, tokens: IntArray) -> None:
@@ -245,6 +248,11 @@ class HeadDrafter:
 
     def draft(self, id_last: int, n_past: int, n_room: int) -> list[int]:
         """Let the head read what it has not read and id_last, then run the chain."""
+        self._is_resting = self._n_rest > 0
+        if self._is_resting:
+            self._n_rest -= 1
+            self._round = [id_last]
+            return []
         drafted = self._core.draft(id_last, n_room)
         self._round = [id_last, *drafted]
         self._verify_start = perf_counter()
@@ -264,8 +272,11 @@ class HeadDrafter:
 
     def accept(self, n_accepted: int) -> None:
         """Take the target's rows of id_last and the accepted tokens, and what the verdict cost."""
+        if self._is_resting:
+            self._core.feed(self._round)
+            return
         verify_us = 1e6 * (perf_counter() - self._verify_start)
-        self._core.accept(self._round[: n_accepted + 1], len(self._round) - 1, verify_us)
+        self._n_rest = self._core.accept(self._round[: n_accepted + 1], len(self._round) - 1, verify_us)
 
     def checkpoint(self) -> FloatArray:
         """The hidden row [1, n_embd] that the next token is paired with; the draft memory holds everything else."""
@@ -273,6 +284,7 @@ class HeadDrafter:
 
     def resume(self, prompt: IntArray, n_past: int, checkpoint: FloatArray) -> bool:
         """Cut the draft memory behind the first n_past tokens."""
+        self._n_rest = 0
         return self._core.resume(prompt[:n_past], checkpoint)
 
     def stats(self) -> dict[str, Any]:

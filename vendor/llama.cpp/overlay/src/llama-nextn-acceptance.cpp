@@ -1,6 +1,7 @@
 #include "llama-nextn-acceptance.h"
 
 #include <algorithm>
+#include <cmath>
 
 static constexpr double fade_per_trial   = 0.99;  // half of the evidence is at most 70 trials old
 static constexpr double fade_per_round   = 0.998; // of bins that are never sent: they get another chance
@@ -37,9 +38,10 @@ llama_nextn_acceptance::llama_nextn_acceptance(const llama_nextn_acceptance * ot
     current = text{expected};
 }
 
-void llama_nextn_acceptance::next_round() {
+void llama_nextn_acceptance::next_round(int n) {
+    const double factor = n == 1 ? fade_per_round : std::pow(fade_per_round, n);
     for (auto & bin : by_bin) {
-        bin.fade(fade_per_round);
+        bin.fade(factor);
     }
 }
 

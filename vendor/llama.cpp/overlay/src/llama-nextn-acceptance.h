@@ -13,7 +13,7 @@ public:
     // others: what is known of all sequences together, which this one is taken to be like until it shows otherwise.
     explicit llama_nextn_acceptance(const llama_nextn_acceptance * others = nullptr);
 
-    void next_round();
+    void next_round(int n = 1);
 
     // What became of a draft. p: probability of each drafted token; the first n_sent of them were verified.
     void saw(const std::vector<float> & p, int n_sent, int n_accepted);

@@ -53,8 +53,8 @@ double llama_nextn_costs::further_tokens(int width) const {
     return (width - 1) * std::exp(known[slope]);
 }
 
-void llama_nextn_costs::next_round() {
-    round++;
+void llama_nextn_costs::next_round(int n) {
+    round += n;
     if (changed) {
         learn();
     }

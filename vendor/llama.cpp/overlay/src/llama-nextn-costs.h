@@ -27,7 +27,7 @@ public:
     // Widths are 1 to n_widths. per_token: guess of what each further one costs, as a share of v(1).
     explicit llama_nextn_costs(int n_widths, double per_token = guess_per_token);
 
-    void next_round(); // what was measured until here is what the costs are asked for
+    void next_round(int n = 1); // what was measured until here is what the costs are asked for
     void new_text() { plain_run.length = 0; }
 
     // What was measured; leave out what included the building of a graph.
@@ -49,6 +49,7 @@ public:
     static constexpr int n_falling = 7; // after this many it is known whether they get cheaper
     bool                 plain_falls() const;
     double               newest_plain() const { return plain_run.newest; }
+    bool                 plain_is_steady() const { return plain_run.length >> n_cold > 0; }
 
 private:
     static constexpr int n_cold = 4; // the first round of a run, the second and third, and so on in powers of two

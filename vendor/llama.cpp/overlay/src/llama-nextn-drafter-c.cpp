@@ -67,6 +67,10 @@ void llama_nextn_drafter_accept(llama_nextn_drafter * drafter, llama_seq_id seq_
     drafter->accept(seq_id, n_sent, n_accepted, t_verify_us);
 }
 
+int32_t llama_nextn_drafter_rest(llama_nextn_drafter * drafter, llama_seq_id seq_id) {
+    return drafter->rest(seq_id);
+}
+
 bool llama_nextn_drafter_set_draw(llama_nextn_drafter * drafter, llama_seq_id seq_id, const llama_nextn_draw * draw) {
     if (draw && !(draw->temperature > 0 && std::isfinite(draw->temperature) && draw->top_k >= 0 && draw->top_p >= 0 &&
                   draw->top_p <= 1 && draw->min_p >= 0 && draw->min_p <= 1)) {

@@ -320,6 +320,11 @@ void llama_nextn_drafter::accept(llama_seq_id seq_id, int32_t n_sent, int32_t n_
     }
 }
 
+int32_t llama_nextn_drafter::rest(llama_seq_id seq_id) {
+    auto & seq = seqs[seq_id];
+    return params.adaptive && seq.in_group < 0 ? seq.get_length().rest() : 0;
+}
+
 void llama_nextn_drafter::set_draw(llama_seq_id seq_id, const llama_nextn_draw * draw) {
     auto & drawer = seqs[seq_id].drawer;
     drawer.reset();

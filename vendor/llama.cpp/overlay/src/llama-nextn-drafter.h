@@ -31,6 +31,7 @@ struct llama_nextn_drafter {
     int32_t feed(llama_seq_id seq_id, const llama_token * tokens, int32_t n_tokens, const float * hidden);
     int32_t draft(llama_seq_id seq_id, llama_token id_last, int32_t n_room, llama_token * out, float * p);
     void    accept(llama_seq_id seq_id, int32_t n_sent, int32_t n_accepted, double t_verify);
+    int32_t rest(llama_seq_id seq_id);
 
     void                  set_draw(llama_seq_id seq_id, const llama_nextn_draw * draw);
     const llama_nextn_q * get_q(llama_seq_id seq_id, int32_t i) const;

@@ -43,6 +43,7 @@ llama_nextn_length::llama_nextn_length(int n_max, const llama_nextn_acceptance *
 void llama_nextn_length::new_text() {
     acceptance.new_text();
     costs.new_text();
+    off = false;
 }
 
 void llama_nextn_length::set_n_max(int n) {
@@ -88,8 +89,11 @@ int llama_nextn_length::best_ahead(const std::vector<float> & p, bool drafted_on
 }
 
 int llama_nextn_length::plan() {
-    costs.next_round();
-    acceptance.next_round();
+    const int n = n_passed;
+    n_passed    = 1;
+    off         = false;
+    costs.next_round(n);
+    acceptance.next_round(n);
     if (n_max > 0 && plain_rounds.is_due(costs, plain_rounds.is_trying() ? 1 / drafting_rate() : 0)) {
         return 0;
     }
@@ -100,11 +104,20 @@ int llama_nextn_length::plan() {
     if (n_max == 0) {
         return 0;
     }
-    if (probe.off()) {
+    if (probe.off(n)) {
         return 1;
     }
     plain_rounds.had_one();
+    off = true;
     return 0;
+}
+
+int llama_nextn_length::rest() {
+    static constexpr int most = 7; // so that it is soon seen when drafting pays
+
+    const int n = off && costs.plain_is_steady() ? std::clamp(probe.rounds_left() - 1, 0, most) : 0;
+    n_passed += n;
+    return n;
 }
 
 bool llama_nextn_length::go_on(const std::vector<float> & p) const {

@@ -56,6 +56,10 @@ public:
     // What became of a draft. p: probability of each drafted token; the first n_sent of them were verified.
     void saw(const std::vector<float> & p, int n_sent, int n_accepted);
 
+    // Behind a round: how many of the coming ones the caller leaves out, as they would have no draft. A decode of a
+    // small model takes so little time that looking at every round would cost a hundredth of it.
+    int rest();
+
     // Another text begins, behind a prompt.
     void new_text();
 
@@ -72,4 +76,7 @@ private:
 
     int                      n_max;
     llama_nextn_plain_rounds plain_rounds;
+
+    int  n_passed = 1;     // rounds since the last plan, with the coming one
+    bool off      = false; // drafting did not pay in the last plan
 };

@@ -12,10 +12,11 @@ public:
         trying     = false;
     }
 
-    // Another round in which drafting does not pay. Whether the head should be tried in it.
-    bool off() {
+    // Another n rounds in which drafting does not pay. Whether the head should be tried in the last of them.
+    bool off(int n = 1) {
+        rounds_off += n;
         again  = goes_on;
-        trying = goes_on || ++rounds_off >= interval;
+        trying = goes_on || rounds_off >= interval;
         if (trying) {
             rounds_off = 0;
         }
@@ -32,6 +33,7 @@ public:
     }
 
     bool is_trying() const { return trying; }
+    int  rounds_left() const { return (int) std::ceil(interval) - rounds_off; } // until a try
 
     // What became of a try: whether its first token was accepted. needed: acceptance from which drafting pays. extra:
     // what the try costs in all, in rounds without drafts. The interval doubles after a failure, and shrinks after a
