@@ -91,8 +91,39 @@ static void register_group_length(py::module_ & m) {
     c.def("next_draft_took", [](group_length & g, double t) { g.length.costs.next_draft_took(t); }, py::arg("t"));
 }
 
+static void register_kalman(py::module_ & m) {
+    using kalman = llama_nextn_kalman;
+    py::class_<kalman> c(m, "Kalman", "Estimates of numbers that are observed in sums.");
+    c.def(py::init([](const std::vector<std::pair<double, double>> & guesses) {
+              std::vector<kalman::guess> first;
+              for (const auto & [mean, sd] : guesses) {
+                  first.push_back({mean, sd});
+              }
+              return kalman(std::move(first));
+          }),
+          py::arg("guesses"), "Mean and standard deviation of each number [n].");
+    c.def("mean", &kalman::operator[], py::arg("i"));
+    c.def("variance", &kalman::variance, py::arg("i"));
+    c.def_property_readonly("noise", &kalman::noise, "Variance of an observation.");
+    c.def("drift", &kalman::drift, py::arg("i"), py::arg("variance"), "Number i has wandered.");
+    c.def("revert", &kalman::revert, py::arg("i"), py::arg("keep"),
+          "The numbers from i on have gone back towards their first guesses.");
+    c.def("limit", &kalman::limit, py::arg("i"), py::arg("most"), "Number i cannot be more.");
+    c.def(
+        "observe",
+        [](kalman & k, const std::vector<std::pair<int, double>> & sum, double surprise) {
+            std::vector<kalman::term> terms;
+            for (const auto & [i, factor] : sum) {
+                terms.push_back({i, factor});
+            }
+            k.observe(terms.data(), terms.size(), surprise);
+        },
+        py::arg("terms"), py::arg("surprise"), "A sum, of numbers and factors, was so much more than estimated.");
+}
+
 // Arithmetic without an engine, bound for the tests that run it against simulated costs and acceptance.
 void register_length(py::module_ & m) {
+    register_kalman(m);
     register_group_length(m);
     py::class_<llama_nextn_length> c(m, "DraftLength",
                                      "Chooses how many tokens to draft, from the numbers it is told.");
@@ -108,6 +139,10 @@ void register_length(py::module_ & m) {
     c.def(
         "verify_took", [](llama_nextn_length & l, int n_tokens, double t) { l.costs.verify_took(n_tokens, t); },
         py::arg("n_tokens"), py::arg("t"));
+    c.def("rest", &llama_nextn_length::rest, "Rounds to come without a draft that the caller leaves out.");
+    c.def(
+        "catching_up_took", [](llama_nextn_length & l, double t) { l.costs.catching_up_took(t); }, py::arg("t"),
+        "Before a draft, for rounds without one.");
     c.def("first_draft_took", [](llama_nextn_length & l, double t) { l.costs.first_draft_took(t); }, py::arg("t"));
     c.def("next_draft_took", [](llama_nextn_length & l, double t) { l.costs.next_draft_took(t); }, py::arg("t"));
     c.def(

@@ -18,6 +18,7 @@ __all__: list[str] = [
     "Drafter",
     "Grammar",
     "Imatrix",
+    "Kalman",
     "Model",
     "build_stamp",
     "engine_info",
@@ -377,6 +378,55 @@ class Drafter:
     @property
     def closed(self) -> bool: ...
 
+class Kalman:
+    """
+    Estimates of numbers that are observed in sums.
+    """
+    def __init__(
+        self,
+        guesses: collections.abc.Sequence[
+            tuple[typing.SupportsFloat | typing.SupportsIndex, typing.SupportsFloat | typing.SupportsIndex]
+        ],
+    ) -> None:
+        """
+        Mean and standard deviation of each number [n].
+        """
+    def drift(
+        self, i: typing.SupportsInt | typing.SupportsIndex, variance: typing.SupportsFloat | typing.SupportsIndex
+    ) -> None:
+        """
+        Number i has wandered.
+        """
+    def limit(
+        self, i: typing.SupportsInt | typing.SupportsIndex, most: typing.SupportsFloat | typing.SupportsIndex
+    ) -> None:
+        """
+        Number i cannot be more.
+        """
+    def mean(self, i: typing.SupportsInt | typing.SupportsIndex) -> float: ...
+    def observe(
+        self,
+        terms: collections.abc.Sequence[
+            tuple[typing.SupportsInt | typing.SupportsIndex, typing.SupportsFloat | typing.SupportsIndex]
+        ],
+        surprise: typing.SupportsFloat | typing.SupportsIndex,
+    ) -> None:
+        """
+        A sum, of numbers and factors, was so much more than estimated.
+        """
+    def revert(
+        self, i: typing.SupportsInt | typing.SupportsIndex, keep: typing.SupportsFloat | typing.SupportsIndex
+    ) -> None:
+        """
+        The numbers from i on have gone back towards their first guesses.
+        """
+    def variance(self, i: typing.SupportsInt | typing.SupportsIndex) -> float: ...
+    @property
+    def noise(self) -> float:
+        """
+        Variance of an observation.
+        """
+
 class DraftGroupLength:
     """
     As DraftLength, for sequences that share their rounds.
@@ -418,6 +468,10 @@ class DraftLength:
     Chooses how many tokens to draft, from the numbers it is told.
     """
     def __init__(self, n_max: typing.SupportsInt | typing.SupportsIndex) -> None: ...
+    def catching_up_took(self, t: typing.SupportsFloat | typing.SupportsIndex) -> None:
+        """
+        Before a draft, for rounds without one.
+        """
     def cost_draft(self, n_draft: typing.SupportsInt | typing.SupportsIndex) -> float:
         """
         In the unit of what was told.
@@ -443,6 +497,10 @@ class DraftLength:
     def plan(self) -> int:
         """
         Bound on the coming draft; 0: decode plainly. Once a round.
+        """
+    def rest(self) -> int:
+        """
+        Rounds to come without a draft that the caller leaves out.
         """
     def saw(
         self,

@@ -17,8 +17,7 @@ static double guess_per_token(int n_members) {
 }
 
 llama_nextn_group_length::llama_nextn_group_length(int n_members)
-    : costs(n_members * llama_nextn_acceptance::k_max + 1, guess_per_token(n_members)),
-      n_members(n_members) {}
+    : costs(n_members * llama_nextn_acceptance::k_max + 1, guess_per_token(n_members)), n_members(n_members) {}
 
 // Of a round in which n_rows drafted tokens are verified, in rows more than those of a round without drafts, and 1.
 int llama_nextn_group_length::width(int n_rows, int longest) const {

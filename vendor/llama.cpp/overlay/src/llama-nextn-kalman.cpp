@@ -42,16 +42,16 @@ void llama_nextn_kalman::limit(int i, double most) {
     mean[i] = std::min(mean[i], most);
 }
 
-void llama_nextn_kalman::observe(std::initializer_list<term> terms, double surprise) {
+void llama_nextn_kalman::observe(const term * terms, size_t n_terms, double surprise) {
     std::fill(row.begin(), row.end(), 0.0);
-    for (const term & t : terms) {
+    for (size_t j = 0; j < n_terms; ++j) {
         for (int i = 0; i < n; ++i) {
-            row[i] += t.factor * cov[t.i * n + i];
+            row[i] += terms[j].factor * cov[terms[j].i * n + i];
         }
     }
     double unknown = 0; // variance of the sum, but for the noise
-    for (const term & t : terms) {
-        unknown += t.factor * row[t.i];
+    for (size_t j = 0; j < n_terms; ++j) {
+        unknown += terms[j].factor * row[terms[j].i];
     }
     const double total = unknown + noise_variance;
     const double sd    = std::sqrt(total);

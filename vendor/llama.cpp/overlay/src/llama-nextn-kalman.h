@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <initializer_list>
 #include <vector>
 
@@ -34,7 +35,8 @@ public:
     void limit(int i, double most);
 
     // A sum was observed to be by so much more than the estimates make it.
-    void observe(std::initializer_list<term> terms, double surprise);
+    void observe(std::initializer_list<term> terms, double surprise) { observe(terms.begin(), terms.size(), surprise); }
+    void observe(const term * terms, size_t n_terms, double surprise);
 
 private:
     int                 n;

@@ -43,6 +43,7 @@ llama_nextn_length::llama_nextn_length(int n_max, const llama_nextn_acceptance *
 void llama_nextn_length::new_text() {
     acceptance.new_text();
     costs.new_text();
+    probe.new_text();
     off = false;
 }
 
@@ -116,6 +117,7 @@ int llama_nextn_length::rest() {
     static constexpr int most = 7; // so that it is soon seen when drafting pays
 
     const int n = off && costs.plain_is_steady() ? std::clamp(probe.rounds_left() - 1, 0, most) : 0;
+    off         = false;
     n_passed += n;
     return n;
 }

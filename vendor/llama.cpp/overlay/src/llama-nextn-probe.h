@@ -10,22 +10,28 @@ public:
         rounds_off = 0;
         interval   = std::max(interval / 2, first); // a head that is good again earns its trust back
         trying     = false;
+        goes_on    = false;
     }
 
     // Another n rounds in which drafting does not pay. Whether the head should be tried in the last of them.
     bool off(int n = 1) {
         rounds_off += n;
-        again  = goes_on;
         trying = goes_on || rounds_off >= interval;
         if (trying) {
             rounds_off = 0;
+        }
+        if (!goes_on) {
+            extra_of_try = 0;
         }
         goes_on = false;
         return trying;
     }
 
-    // The next round, if drafting does not pay in it, is another try: the head has caught up.
+    // The next round is a try, too, if drafting does not pay in it: the head has caught up, so it costs less than one
+    // later.
     void go_on() { goes_on = true; }
+
+    void new_text() { goes_on = false; }
 
     void try_now() { // in company of another try
         rounds_off = 0;
@@ -40,7 +46,7 @@ public:
     // success by so much that it would stay where acceptance is a little less than needed.
     void tried(bool accepted, double needed, double extra) {
         if (trying) {
-            extra_of_try          = again ? std::max(extra_of_try, extra) : extra;
+            extra_of_try          = std::max(extra_of_try, extra);
             const double even     = std::max(needed - tolerance, step);
             const double longest  = std::clamp(extra_of_try / share, first, last);
             const double shortest = std::clamp(extra_of_try / share_of_good, first, longest);
@@ -75,13 +81,12 @@ private:
     // soon on again.
     static constexpr double first         = 8;
     static constexpr double last          = 1024;
-    static constexpr double share         = 0.003; // of the time that may go to trying
-    static constexpr double share_of_good = 0.02;  // where the head is nearly as good as needed
+    static constexpr double share         = 0.003; // of the time that may go to trying a bad head
+    static constexpr double share_of_good = 0.02;  // and one that is nearly as good as needed
 
     int    rounds_off   = 0;
     double interval     = first;
     bool   trying       = false;
     bool   goes_on      = false;
-    bool   again        = false; // the try goes on with the one before
-    double extra_of_try = 0;
+    double extra_of_try = 0; // of the dearest round of a try that goes on
 };
