@@ -233,8 +233,8 @@ void register_drafter(py::module_ & m) {
     c.def(
         "accept", &accept, py::arg("tokens"), py::arg("n_sent"), py::arg("verify_us"), py::arg("seq_id") = 0, nogil(),
         "End a round in which n_sent drafted tokens were verified in verify_us microseconds, and feed what is kept of "
-        "it: id_last and the accepted ones, tokens [1 + n_accepted]. In how many of the coming rounds nothing would be "
-        "drafted: those are only fed.");
+        "it: id_last and the accepted ones, tokens [1 + n_accepted]. Returns in how many of the coming rounds nothing "
+        "is drafted: the tokens of those are only fed.");
     c.def("draw", &draw_drafts, py::kw_only(), py::arg("temperature"), py::arg("top_k"), py::arg("top_p"),
           py::arg("min_p"), py::arg("seed"), py::arg("steady"), py::arg("seq_id") = 0, nogil(),
           "From the next begin() on draw the drafted tokens; temperature 0: take the best ones again.");

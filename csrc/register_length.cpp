@@ -102,7 +102,7 @@ static void register_kalman(py::module_ & m) {
               return kalman(std::move(first));
           }),
           py::arg("guesses"), "Mean and standard deviation of each number [n].");
-    c.def("mean", &kalman::operator[], py::arg("i"));
+    c.def("mean", &kalman::operator[], py::arg("i"), "Indices are not checked, here and below.");
     c.def("variance", &kalman::variance, py::arg("i"));
     c.def_property_readonly("noise", &kalman::noise, "Variance of an observation.");
     c.def("drift", &kalman::drift, py::arg("i"), py::arg("variance"), "Number i has wandered.");

@@ -18,7 +18,7 @@ other, in turn, because the fastest of several noisy arms seems faster than it i
 --upstream names an unpatched llama-server of the same pin. In each repeat, behind our arms, it is started plain and
 with --spec-type draft-mtp at each length, reads the same prompts, and its own timings are taken.
 
-Our arms take turns prompt by prompt, in an order thrown each time. Every figure is the median over --repeats, ratios
+Our arms take turns prompt by prompt, in a random order. Every figure is the median over --repeats, ratios
 are taken repeat by repeat, and brackets hold the lowest and the highest repeat.
 """
 
@@ -234,7 +234,7 @@ class OurArms:
 
     def once(self, drafters: dict[str, Drafter], prompts: list[list[int]], rates: Sequence[float] | None,
              seed: int) -> dict[str, Times]:  # fmt: skip
-        """One repeat of all arms, in an order thrown for each prompt: the caches are as the arm before left them."""
+        """One repeat of all arms, in a random order for each prompt: the caches are as the arm before left them."""
         runs: Arms = {name: [] for name in drafters}
         for i, prompt in enumerate(prompts):
             rng = np.random.default_rng([seed, i])

@@ -304,7 +304,7 @@ class Drafter:
         seq_id: int = 0,
     ) -> int:
         """
-        End a round in which n_sent drafted tokens were verified in verify_us microseconds, and feed what is kept of it: id_last and the accepted ones, tokens [1 + n_accepted]. In how many of the coming rounds nothing would be drafted: those are only fed.
+        End a round in which n_sent drafted tokens were verified in verify_us microseconds, and feed what is kept of it: id_last and the accepted ones, tokens [1 + n_accepted]. Returns in how many of the coming rounds nothing is drafted: the tokens of those are only fed.
         """
     def begin(self, seq_id: int = 0) -> None:
         """
@@ -403,7 +403,10 @@ class Kalman:
         """
         Number i cannot be more.
         """
-    def mean(self, i: typing.SupportsInt | typing.SupportsIndex) -> float: ...
+    def mean(self, i: typing.SupportsInt | typing.SupportsIndex) -> float:
+        """
+        Indices are not checked, here and below.
+        """
     def observe(
         self,
         terms: collections.abc.Sequence[

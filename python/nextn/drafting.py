@@ -222,7 +222,7 @@ class HeadDrafter:
             vocab_ids=params.vocab_ids,
         )
         self._round: list[int] = []  # id_last and the draft, as verified
-        self._n_rest = 0  # rounds in which the engine would draft nothing and wants to know nothing but their tokens
+        self._n_rest = 0  # coming rounds in which the engine drafts nothing and needs no more than their tokens
         self._is_resting = False  # this round is one of them
         self._is_drawing = False
         self._verify_start = 0.0

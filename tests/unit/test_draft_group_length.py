@@ -75,6 +75,15 @@ def test_close_to_the_best_fixed_lengths(costs, acceptances):
     assert rate >= 0.96 * best_fixed(COSTS[costs], acceptances, [N_MAX] * 4)
 
 
+@pytest.mark.parametrize("acceptance", [0.3, 0.85])
+@pytest.mark.parametrize("costs", COSTS)
+def test_eight_sequences(costs, acceptance):
+    """Rounds of up to 33 tokens, of which the wide ones share what is known of their costs."""
+    acceptances = (acceptance,) * 8
+    rate, _ = simulate(COSTS[costs], acceptances, 1500)
+    assert rate >= 0.96 * best_fixed(COSTS[costs], acceptances, [N_MAX] * 8, equal=True)
+
+
 def test_lengths_of_their_own_are_worth_it():
     """Two good texts beside two bad ones: no length that is the same for all comes close."""
     costs, acceptances = COSTS["weights"], (0.95, 0.95, 0.1, 0.1)

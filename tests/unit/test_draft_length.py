@@ -185,18 +185,31 @@ def test_short_texts_that_are_alike_teach_each_other():
     assert np.mean(rates) >= 0.99 * best_fixed(*costs, 0.85)  # 0.984 if little is kept whatever the texts were
 
 
-def test_a_width_that_was_slow_once_is_tried_again():
-    """The first rounds of every width fall into a time when the machine is busy."""
-    costs, rng = COSTS["cheap-verify"], np.random.default_rng(4)
+def rate_after_a_busy_start(costs, acceptance, rng, drafts_too):
+    """Tokens per time behind 60 rounds that took up to four times as long, those of all widths that were tried."""
     length, tokens, time = Length(N_MAX), 0, 0.0
+    verify, first, further = costs
     for i in range(4000):
-        busy = 3 * rng.random() if i < 60 else 0.0
+        busy = 1 + (3 * rng.random() if i < 60 else 0.0)
+        slow = busy if drafts_too else 1.0
         drafted, sent, accepted = run_round(
-            length, costs, lambda j: 0.9, lambda j: rng.random() < 0.85, lambda busy=busy: 1 + busy
+            length,
+            (verify, first * slow, further * slow),
+            lambda j: 0.9,
+            lambda j: rng.random() < acceptance,
+            lambda busy=busy: busy,
         )
         if i >= 60:
             tokens, time = tokens + 1 + accepted, time + cost(*costs, drafted, sent)
-    assert tokens / time >= 0.96 * best_fixed(*costs, 0.85)
+    return tokens / time
+
+
+@pytest.mark.parametrize(("drafts_too", "least"), [(True, 0.98), (False, 0.95)])
+def test_a_width_that_was_slow_once_is_tried_again(drafts_too, least):
+    """Soon where all got dearer, later where only verifying did: drafts say that the machine is as fast as before."""
+    costs = COSTS["cheap-verify"]
+    rates = [rate_after_a_busy_start(costs, 0.85, np.random.default_rng(i), drafts_too) for i in range(8)]
+    assert np.mean(rates) >= least * best_fixed(*costs, 0.85)
 
 
 def rate_with_caches(acceptance, rng, n_rounds=4000):
@@ -266,12 +279,18 @@ def rate_on_a_changing_machine(costs, acceptance, rng):
     return tokens / time
 
 
-@pytest.mark.parametrize("acceptance", [0.3, 0.6, 0.85, 0.95])
-@pytest.mark.parametrize("costs", COSTS)
-def test_a_machine_whose_speed_changes(costs, acceptance):
+def test_a_machine_whose_speed_changes():
     """For some hundred rounds at a time everything takes up to twice as long."""
-    rates = [rate_on_a_changing_machine(COSTS[costs], acceptance, np.random.default_rng(i)) for i in range(6)]
-    assert np.mean(rates) >= 0.975 * best_fixed(*COSTS[costs], acceptance)
+    shares = {
+        (name, acceptance): np.mean(
+            [rate_on_a_changing_machine(costs, acceptance, np.random.default_rng(i)) for i in range(6)]
+        )
+        / best_fixed(*costs, acceptance)
+        for name, costs in COSTS.items()
+        for acceptance in (0.3, 0.6, 0.85, 0.95)
+    }
+    assert min(shares.values()) >= 0.975, shares
+    assert np.mean(list(shares.values())) >= 0.992  # 0.989 with costs that are estimated one by one
 
 
 def rate_with_catching_up(costs, acceptance, rng, each):
@@ -308,6 +327,40 @@ def test_rounds_are_left_out_only_in_a_long_run_without_drafts():
             assert left_out > 600
             assert sum(n > 0 for n in drafted) < 40
     assert np.mean(drafted[-300:]) > 6
+
+
+def test_another_text_ends_a_rest():
+    """Rounds that were to be left out, and were not, do not count: the head is not tried sooner."""
+    tries = {}
+    for told in (False, True):
+        length, since = Length(N_MAX), 0
+        for _ in range(1000):
+            run_round(length, COSTS["cheap-verify"], lambda j: 0.9, lambda j: False)
+        while length.n_rest < 7:
+            run_round(length, COSTS["cheap-verify"], lambda j: 0.9, lambda j: False)
+        length.n_rest = 0
+        if told:
+            length.new_text()
+        while length.plan() == 0:
+            length.verify_took(1, 34)
+            since += 1
+        tries[told] = since
+    assert tries[True] == tries[False] + 7
+
+
+@pytest.mark.parametrize("t", [0.0, -1.0, float("nan"), float("inf")])
+def test_what_is_no_time_teaches_nothing(t):
+    length = Length(N_MAX)
+    for _ in range(20):
+        run_round(length, COSTS["cheap-verify"], lambda j: 0.9, lambda j: True)
+    length.plan()
+    known = [length.cost_verify(n) for n in range(1, 10)], length.cost_draft(8)
+    for tell in (length.first_draft_took, length.next_draft_took):
+        tell(t)
+    for n in range(1, 10):
+        length.verify_took(n, t)
+    length.plan()
+    assert known == ([length.cost_verify(n) for n in range(1, 10)], length.cost_draft(8))
 
 
 def test_unlikely_tokens_are_not_sent():

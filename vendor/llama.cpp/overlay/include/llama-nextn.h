@@ -155,8 +155,9 @@ LLAMA_API int32_t llama_nextn_draft(struct llama_nextn_drafter * drafter, llama_
 LLAMA_API void llama_nextn_drafter_accept(struct llama_nextn_drafter * drafter, llama_seq_id seq_id, int32_t n_sent,
                                           int32_t n_accepted, double t_verify_us);
 
-// After a round: in how many of the coming ones nothing would be drafted whatever they bring. The caller leaves out
-// llama_nextn_draft and llama_nextn_drafter_accept in so many, and only feeds their tokens.
+// After a round: take a rest, in a long run of rounds without drafts. The caller leaves out llama_nextn_draft and
+// llama_nextn_drafter_accept in as many rounds as are returned, and only feeds their tokens; they count as passed. A
+// new text ends the rest.
 LLAMA_API int32_t llama_nextn_drafter_rest(struct llama_nextn_drafter * drafter, llama_seq_id seq_id);
 
 // How the tokens of a draft are drawn from the head's distribution q, for a verifier that accepts them by the ratio of

@@ -1,22 +1,25 @@
 #include "llama-nextn-costs.h"
 
+#include <algorithm>
 #include <cmath>
 
-static constexpr double guess_draft = 0.1; // of v(1), until a draft was measured
+static constexpr double guess_draft = 0.1; // of v(1)
+static constexpr double guess_next  = 0.8; // of the first draft step, which reads more tokens
 
 // Standard deviations of the first guesses. Of a level in an unknown unit nothing is known.
-static constexpr double level_sd = 10;
-static constexpr double slope_sd = 0.5;
-static constexpr double draft_sd = 0.7;
-static constexpr double cold_sd  = 0.3; // of the first round of a run; half of it for the next two, and so on
-static constexpr double own_sd   = 0.07;
+static constexpr double level_sd      = 10;
+static constexpr double slope_sd      = 0.5;
+static constexpr double first_step_sd = 0.7;
+static constexpr double next_step_sd  = 0.4;
+static constexpr double cold_sd       = 0.3; // of the first round of a run; half of it for the next two, and so on
+static constexpr double own_sd        = 0.07;
 
 // What changes in a round.
 static constexpr double level_drift  = 0.02;
 static constexpr double others_drift = 0.004;
-static constexpr double half_life    = 400; // of how a width differs from the first guess, in rounds
+static constexpr double half_life    = 400; // rounds, of how slope and own costs differ from their guesses
 
-static constexpr int n_own_exact = 16; // widths with numbers of their own; of wider ones 8 share one
+static constexpr int n_own_exact = 16; // widths with numbers of their own; of wider ones 8 share one, the widest all
 static constexpr int n_own_most  = 20;
 
 static int count_own(int n_widths) {
@@ -25,10 +28,10 @@ static int count_own(int n_widths) {
 
 std::vector<llama_nextn_kalman::guess> llama_nextn_costs::first_guesses(int n_widths, double per_token) {
     std::vector<llama_nextn_kalman::guess> guesses(own + count_own(n_widths), {0, own_sd});
-    guesses[level] = {0, level_sd};
-    guesses[slope] = {std::log(per_token), slope_sd};
-    guesses[first] = {std::log(guess_draft), draft_sd};
-    guesses[next]  = {std::log(guess_draft), draft_sd};
+    guesses[level]      = {0, level_sd};
+    guesses[slope]      = {std::log(per_token), slope_sd};
+    guesses[first_step] = {std::log(guess_draft), first_step_sd};
+    guesses[next_step]  = {std::log(guess_next), next_step_sd};
     for (int i = 0; i < n_cold; ++i) {
         guesses[cold + i] = {0, cold_sd / (1 << i)};
     }
@@ -49,10 +52,6 @@ int llama_nextn_costs::own_of(int width) const {
     return own + std::min(i < n_own_exact ? i : n_own_exact + (i - n_own_exact) / 8, n_own - 1);
 }
 
-double llama_nextn_costs::further_tokens(int width) const {
-    return (width - 1) * std::exp(known[slope]);
-}
-
 void llama_nextn_costs::next_round(int n) {
     round += n;
     if (changed) {
@@ -61,16 +60,17 @@ void llama_nextn_costs::next_round(int n) {
 }
 
 void llama_nextn_costs::learn() {
-    v[1] = std::exp(known[level]);
+    const double at_one    = std::exp(known[level]);
+    const double per_token = std::exp(known[slope]);
+
     // measured seldom while drafting pays, but never dearer than a wider one
-    double least = v[1];
+    v[1] = at_one;
     for (int n = 2; n <= n_widths; ++n) {
-        v[n]  = std::exp(known[level] + known[own_of(n)]) * (1 + further_tokens(n));
-        least = std::min(least, v[n]);
+        v[n] = at_one * std::exp(known[own_of(n)]) * (1 + (n - 1) * per_token);
+        v[1] = std::min(v[1], v[n]);
     }
-    v[1]    = least;
-    d_first = std::exp(known[level] + known[first]);
-    d_next  = std::exp(known[level] + known[next]);
+    d_first = at_one * std::exp(known[first_step]);
+    d_next  = d_first * std::exp(known[next_step]);
 
     cold_start = 0;
     for (int i = 0; i < n_cold; ++i) {
@@ -84,35 +84,44 @@ double llama_nextn_costs::verify(int width) const {
 }
 
 double llama_nextn_costs::draft(int n_draft) const {
-    return n_draft <= 0 ? 0 : d_first + (n_draft - 1) * std::min(d_next, d_first);
+    return n_draft <= 0 ? 0 : d_first + (n_draft - 1) * d_next;
 }
 
-void llama_nextn_costs::took(std::initializer_list<llama_nextn_kalman::term> terms, double predicted, double t) {
-    if (!(t > 0)) {
-        return;
-    }
-    if (const double passed = (double) (round - known_round); passed > 0) {
+void llama_nextn_costs::pass_time() {
+    const double passed = (double) (round - known_round);
+    if (passed > 0) {
         known.revert(slope, std::exp2(-passed / half_life));
         known.drift(level, passed * level_drift * level_drift);
-        for (int i = first; i < slope; ++i) {
+        for (int i = first_step; i < slope; ++i) {
             known.drift(i, passed * others_drift * others_drift);
         }
         known_round = round;
     }
+}
+
+void llama_nextn_costs::took(std::initializer_list<llama_nextn_kalman::term> terms, double predicted, double t) {
     known.observe(terms, std::log(t) - predicted);
     known.limit(slope, 0); // more tokens never cost more than one at a time
     changed = true;
 }
 
+static bool is_time(double t) {
+    return t > 0 && std::isfinite(t);
+}
+
 void llama_nextn_costs::verify_took(int width, double t) {
+    if (!is_time(t)) {
+        return;
+    }
+    pass_time();
     const int n = clamp(width);
     if (n == 1) {
         plain_took(t);
         return;
     }
-    plain_run.length     = 0;
+    run_ends();
     const int    i       = own_of(n);
-    const double further = further_tokens(n);
+    const double further = (n - 1) * std::exp(known[slope]);
     // the share is the derivative by the slope's logarithm
     took({{level, 1}, {slope, further / (1 + further)}, {i, 1}}, known[level] + std::log1p(further) + known[i], t);
 }
@@ -137,6 +146,20 @@ void llama_nextn_costs::plain_took(double t) {
     }
 }
 
+void llama_nextn_costs::first_draft_took(double t) {
+    if (is_time(t)) {
+        pass_time();
+        took({{level, 1}, {first_step, 1}}, known[level] + known[first_step], t);
+    }
+}
+
+void llama_nextn_costs::next_draft_took(double t) {
+    if (is_time(t)) {
+        pass_time();
+        took({{level, 1}, {first_step, 1}, {next_step, 1}}, known[level] + known[first_step] + known[next_step], t);
+    }
+}
+
 static double median_of_three(const double * x) {
     return std::max(std::min(x[0], x[1]), std::min(std::max(x[0], x[1]), x[2]));
 }
@@ -146,12 +169,4 @@ bool llama_nextn_costs::plain_falls() const {
 
     const auto & x = plain_run.first;
     return plain_run.length >= n_falling && median_of_three(&x[n_falling - 3]) < (1 - least) * (x[0] + x[1]) / 2;
-}
-
-void llama_nextn_costs::first_draft_took(double t) {
-    took({{level, 1}, {first, 1}}, known[level] + known[first], t);
-}
-
-void llama_nextn_costs::next_draft_took(double t) {
-    took({{level, 1}, {next, 1}}, known[level] + known[next], t);
 }

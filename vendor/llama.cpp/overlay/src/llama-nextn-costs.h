@@ -2,9 +2,9 @@
 
 #include "llama-nextn-kalman.h"
 
-#include <algorithm>
 #include <array>
 #include <cstdint>
+#include <initializer_list>
 #include <vector>
 
 // What a round costs, estimated from what is measured. Times are in any one unit.
@@ -16,10 +16,10 @@
 //
 //   log v(1) = level
 //   log v(n) = level + log(1 + (n - 1) slope) + own(n), because cost is not monotone on CPUs: four rows can be cheaper
-//              than three. own(n) goes back to 0 while width n is not measured, so that an old bad sample is tried
-//              again.
-//   level + first and level + next: of the first draft step and of a further one
-//   level + cold(i): of the i-th round without drafts in a row. They begin with caches that hold other things.
+//              than three. Slope and own(n) go back to their guesses where they are not measured, so that a width with
+//              an old bad sample is tried again.
+//   level + first_step of the first draft step, level + first_step + next_step of a further one
+//   level + cold(i) of the i-th round without drafts in a row. They begin with caches that hold other things.
 class llama_nextn_costs {
 public:
     static constexpr double guess_per_token = 0.15; // of v(1), for each further token to verify
@@ -27,8 +27,8 @@ public:
     // Widths are 1 to n_widths. per_token: guess of what each further one costs, as a share of v(1).
     explicit llama_nextn_costs(int n_widths, double per_token = guess_per_token);
 
-    void next_round(int n = 1); // what was measured until here is what the costs are asked for
-    void new_text() { plain_run.length = 0; }
+    void next_round(int n = 1);               // what was measured until here is what the costs are asked for
+    void run_ends() { plain_run.length = 0; } // of rounds without drafts
 
     // What was measured; leave out what included the building of a graph.
     void verify_took(int width, double t);
@@ -49,12 +49,12 @@ public:
     static constexpr int n_falling = 7; // after this many it is known whether they get cheaper
     bool                 plain_falls() const;
     double               newest_plain() const { return plain_run.newest; }
-    bool                 plain_is_steady() const { return plain_run.length >> n_cold > 0; }
+    bool                 plain_is_steady() const { return plain_run.length >= 1 << n_cold; }
 
 private:
     static constexpr int n_cold = 4; // the first round of a run, the second and third, and so on in powers of two
 
-    enum : int { level, first, next, cold, slope = cold + n_cold, own };
+    enum : int { level, first_step, next_step, cold, slope = cold + n_cold, own };
 
     struct run {
         std::array<double, n_falling> first;
@@ -64,12 +64,12 @@ private:
 
     static std::vector<llama_nextn_kalman::guess> first_guesses(int n_widths, double per_token);
 
-    int    clamp(int width) const;
-    int    own_of(int width) const;
-    double further_tokens(int width) const; // what they cost over the first, by the slope
-    void   plain_took(double t);
-    void   took(std::initializer_list<llama_nextn_kalman::term> terms, double predicted, double t);
-    void   learn();
+    int  clamp(int width) const;
+    int  own_of(int width) const;
+    void pass_time();
+    void plain_took(double t);
+    void took(std::initializer_list<llama_nextn_kalman::term> terms, double predicted, double t);
+    void learn();
 
     int                n_widths;
     int                n_own;

@@ -147,6 +147,9 @@ bool llama_nextn_group_length::plan(std::vector<member> & members) {
             tries = m.probe->off() || tries;
         }
     }
+    if (anyone || tries) {
+        costs.run_ends();
+    }
     // a try costs most where nobody else drafts: those that are off try together
     for (member & m : members) {
         if (tries && !m.going && m.n_max > 0) {
@@ -182,8 +185,8 @@ void llama_nextn_group_length::tried(const member & m, int n_accepted) const {
     const auto   cost_of = [&](int k) {
         return costs.verify(width(n_members * k, k)) + costs.draft(k);
     };
-    m.probe->tried(n_accepted > 0, m.probe->needed_acceptance(m.n_max, plain, cost_of),
-                   (cost_of(1) - plain + costs.beside_a_try()) / plain);
+    m.probe->tried(n_accepted > 0, m.probe->needed_acceptance(m.n_max, plain, cost_of), (cost_of(1) - plain) / plain,
+                   costs.beside_a_try() / plain);
 }
 
 void llama_nextn_group_length::verify_took(const std::vector<member> & members, double t) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 static constexpr double first_noise_sd = 0.1;
 static constexpr double least_noise_sd = 0.02;
@@ -19,10 +20,9 @@ llama_nextn_kalman::llama_nextn_kalman(std::vector<guess> guesses)
 }
 
 void llama_nextn_kalman::drift(int i, double variance) {
-    double & present = cov[i * n + i];
-    if (present < first[i].sd * first[i].sd) {
-        present += variance;
-    }
+    double &     present = cov[i * n + i];
+    const double most    = first[i].sd * first[i].sd;
+    present              = std::max(present, std::min(present + variance, most));
 }
 
 void llama_nextn_kalman::revert(int from, double keep) {
@@ -57,13 +57,14 @@ void llama_nextn_kalman::observe(const term * terms, size_t n_terms, double surp
     const double sd    = std::sqrt(total);
     surprise           = std::clamp(surprise, -most_below * sd, most_above * sd);
 
+    const double scale = 1 / total;
     for (int i = 0; i < n; ++i) {
-        mean[i] += row[i] * surprise / total;
+        mean[i] += row[i] * surprise * scale;
         for (int j = 0; j < n; ++j) {
-            cov[i * n + j] -= row[i] * row[j] / total; // the same bits in (j, i)
+            cov[i * n + j] -= row[i] * row[j] * scale; // the same bits in (j, i)
         }
     }
-    // The noise is that of the side without outliers, and only where there is not much else in the surprise.
+    // Noise is learnt from what is less than expected, as there are no outliers, and where it shows.
     if (surprise < 0 && unknown < 2 * noise_variance) {
         const double shown = surprise * surprise - unknown;
         noise_variance += noise_rate * (shown - noise_variance);

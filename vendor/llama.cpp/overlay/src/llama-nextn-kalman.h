@@ -4,9 +4,9 @@
 #include <initializer_list>
 #include <vector>
 
-// Estimates of numbers that are observed in sums, with noise: a Kalman filter. What one observation says of a sum is
-// shared out by how uncertain its terms are. Outliers count as what is just likely, those above soonest, as fits the
-// logarithms of times on a busy machine.
+// Estimates of numbers that are observed in sums, with noise: a Kalman filter. What an observation says of a sum is
+// shared out by how uncertain its terms are. Outliers are clipped, and those above more, as fits the logarithms of
+// times: what disturbs a measurement makes it longer.
 class llama_nextn_kalman {
 public:
     struct guess { // of a number, before it is observed
@@ -34,7 +34,7 @@ public:
     // A number cannot be more.
     void limit(int i, double most);
 
-    // A sum was observed to be by so much more than the estimates make it.
+    // A sum was observed. surprise: what was observed, less the sum of the estimates.
     void observe(std::initializer_list<term> terms, double surprise) { observe(terms.begin(), terms.size(), surprise); }
     void observe(const term * terms, size_t n_terms, double surprise);
 

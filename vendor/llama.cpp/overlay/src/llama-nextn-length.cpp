@@ -42,9 +42,10 @@ llama_nextn_length::llama_nextn_length(int n_max, const llama_nextn_acceptance *
 
 void llama_nextn_length::new_text() {
     acceptance.new_text();
-    costs.new_text();
-    probe.new_text();
-    off = false;
+    costs.run_ends();
+    probe.ends();
+    off      = false;
+    n_passed = 1;
 }
 
 void llama_nextn_length::set_n_max(int n) {
@@ -96,16 +97,19 @@ int llama_nextn_length::plan() {
     costs.next_round(n);
     acceptance.next_round(n);
     if (n_max > 0 && plain_rounds.is_due(costs, plain_rounds.is_trying() ? 1 / drafting_rate() : 0)) {
+        probe.ends();
         return 0;
     }
     if (best_ahead({}, false) > 0) {
         probe.drafts();
+        costs.run_ends();
         return n_max;
     }
     if (n_max == 0) {
         return 0;
     }
     if (probe.off(n)) {
+        costs.run_ends();
         return 1;
     }
     plain_rounds.had_one();
@@ -140,8 +144,8 @@ void llama_nextn_length::saw(const std::vector<float> & p, int n_sent, int n_acc
     const auto   cost_of = [&](int k) {
         return costs.verify(k + 1) + costs.draft(k);
     };
-    probe.tried(n_accepted > 0, probe.needed_acceptance(n_max, plain, cost_of),
-                (cost_of(1) - plain + costs.beside_a_try()) / plain);
+    probe.tried(n_accepted > 0, probe.needed_acceptance(n_max, plain, cost_of), (cost_of(1) - plain) / plain,
+                costs.beside_a_try() / plain);
     if (n_accepted > 0 && cost_of(1) < 2 * plain) { // it took less than the two tokens would have
         probe.go_on();
     }

@@ -21,7 +21,7 @@ public:
             rounds_off = 0;
         }
         if (!goes_on) {
-            extra_of_try = 0;
+            beside_try = 0;
         }
         goes_on = false;
         return trying;
@@ -31,7 +31,10 @@ public:
     // later.
     void go_on() { goes_on = true; }
 
-    void new_text() { goes_on = false; }
+    void ends() { // whatever became of it
+        goes_on = false;
+        trying  = false;
+    }
 
     void try_now() { // in company of another try
         rounds_off = 0;
@@ -41,15 +44,16 @@ public:
     bool is_trying() const { return trying; }
     int  rounds_left() const { return (int) std::ceil(interval) - rounds_off; } // until a try
 
-    // What became of a try: whether its first token was accepted. needed: acceptance from which drafting pays. extra:
-    // what the try costs in all, in rounds without drafts. The interval doubles after a failure, and shrinks after a
-    // success by so much that it would stay where acceptance is a little less than needed.
-    void tried(bool accepted, double needed, double extra) {
+    // What became of a try: whether its first token was accepted. needed: acceptance from which drafting pays. extra
+    // and beside: what its round costs more than one without a draft, and what the try costs beside it, in such rounds.
+    // The interval doubles after a failure, and shrinks after a success by so much that it would stay where acceptance
+    // is a little less than needed.
+    void tried(bool accepted, double needed, double extra, double beside) {
         if (trying) {
-            extra_of_try          = std::max(extra_of_try, extra);
+            beside_try            = std::max(beside_try, beside);
             const double even     = std::max(needed - tolerance, step);
-            const double longest  = std::clamp(extra_of_try / share, first, last);
-            const double shortest = std::clamp(extra_of_try / share_of_good, first, longest);
+            const double longest  = std::clamp((extra + beside_try) / share, first, last);
+            const double shortest = std::clamp(beside_try / share_of_good, first, longest);
             const double steps    = accepted && needed < 1 ? -(1 - even) / even : 1;
             interval              = std::clamp(interval * std::exp2(steps), shortest, longest);
             trying                = false;
@@ -84,9 +88,9 @@ private:
     static constexpr double share         = 0.003; // of the time that may go to trying a bad head
     static constexpr double share_of_good = 0.02;  // and one that is nearly as good as needed
 
-    int    rounds_off   = 0;
-    double interval     = first;
-    bool   trying       = false;
-    bool   goes_on      = false;
-    double extra_of_try = 0; // of the dearest round of a try that goes on
+    int    rounds_off = 0;
+    double interval   = first;
+    bool   trying     = false;
+    bool   goes_on    = false;
+    double beside_try = 0; // of the dearest round of a try that goes on
 };
