@@ -7,7 +7,9 @@
 
 #include <pybind11/pybind11.h>
 
+#include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace nextn {
@@ -25,6 +27,13 @@ struct LogFlush {
 
 // The guard of every call that runs the engine, visible at its .def: releases the GIL meanwhile.
 using nogil = pybind11::call_guard<LogFlush, ReleaseGil>;
+
+// py::init() of a factory under that guard. The factory's result becomes a raw pointer, because pybind11 registers an
+// object that comes in a holder at once, so without the GIL, and two threads would spoil its table of instances.
+template <class T, class... Args>
+auto init_nogil(std::unique_ptr<T> (*make)(Args...)) {
+    return pybind11::init([make](Args... args) { return make(std::forward<Args>(args)...).release(); });
+}
 
 // Collects the error lines that the current thread logs while it lives.
 class LogCapture {

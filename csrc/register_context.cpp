@@ -161,7 +161,7 @@ static void def_numbers(py::class_<Context> & c) {
 
 void register_context(py::module_ & m) {
     py::class_<Context> c(m, "Context", "State of sequences over a model, and the decode call.");
-    c.def(py::init(&make_context), py::arg("model"), py::kw_only(), py::arg("n_ctx"), py::arg("n_batch"),
+    c.def(init_nogil(&make_context), py::arg("model"), py::kw_only(), py::arg("n_ctx"), py::arg("n_batch"),
           py::arg("n_ubatch"), py::arg("n_seq_max"), py::arg("n_threads"), py::arg("n_threads_batch"),
           py::arg("type_k"), py::arg("type_v"), py::arg("flash_attn"), py::arg("n_rs_seq"), py::arg("nextn_draft"),
           py::arg("hidden_tap"), py::arg("offload_kqv"), py::arg("imatrix"), nogil());

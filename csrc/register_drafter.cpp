@@ -41,6 +41,12 @@ static int32_t compute(const LockedDrafter & drafter, Call call) {
                 "drafting failed: " + (reason.empty() ? strf("code %d", code) : reason) + "; begin() starts anew");
 }
 
+static std::unique_ptr<Drafter> make(const Context & target, const Context & draft, int64_t n_max, int64_t n_min,
+                                     double p_min, bool adaptive, int64_t n_vocab,
+                                     const std::vector<int32_t> & vocab_ids) {
+    return make_drafter(target, draft, {n_max, n_min, p_min, adaptive, n_vocab, vocab_ids});
+}
+
 static void begin(const Drafter & drafter_ref, SeqId seq_id) {
     const LockedDrafter drafter(drafter_ref);
     llama_nextn_drafter_begin(drafter->drafter, check_seq_id(drafter, seq_id));
@@ -211,12 +217,8 @@ static py::typing::Dict<py::str, py::object> stats(const Drafter & drafter_ref, 
 
 void register_drafter(py::module_ & m) {
     py::class_<Drafter> c(m, "Drafter", "Drafts chains of tokens with the NextN block of a paired draft context.");
-    c.def(py::init([](const Context & target, const Context & draft, int64_t n_max, int64_t n_min, double p_min,
-                      bool adaptive, int64_t n_vocab, const std::vector<int32_t> & vocab_ids) {
-              return make_drafter(target, draft, {n_max, n_min, p_min, adaptive, n_vocab, vocab_ids});
-          }),
-          py::arg("target"), py::arg("draft"), py::kw_only(), py::arg("n_max"), py::arg("n_min"), py::arg("p_min"),
-          py::arg("adaptive"), py::arg("n_vocab"), py::arg("vocab_ids"), nogil());
+    c.def(init_nogil(&make), py::arg("target"), py::arg("draft"), py::kw_only(), py::arg("n_max"), py::arg("n_min"),
+          py::arg("p_min"), py::arg("adaptive"), py::arg("n_vocab"), py::arg("vocab_ids"), nogil());
     c.def("close", &Drafter::close, nogil(), "Free it.");
     c.def_property_readonly("closed", &Drafter::closed);
     c.def("begin", &begin, py::arg("seq_id") = 0, nogil(), "Forget a sequence.");

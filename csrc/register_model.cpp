@@ -227,7 +227,7 @@ static void def_properties(py::class_<Model> & c) {
 
 void register_model(py::module_ & m) {
     py::class_<Model> c(m, "Model", "A loaded GGUF model.");
-    c.def(py::init(&load_model), py::arg("path"), py::kw_only(), py::arg("n_gpu_layers"), py::arg("use_mmap"),
+    c.def(init_nogil(&load_model), py::arg("path"), py::kw_only(), py::arg("n_gpu_layers"), py::arg("use_mmap"),
           py::arg("use_mlock"), py::arg("check_tensors"), py::arg("load_nextn"), py::arg("rpc_servers"),
           py::arg("progress").none(true), nogil());
     c.def("close", &Model::close, nogil(), "Let go of it; contexts over it keep it in memory.");
