@@ -21,11 +21,15 @@ def resident(server: nextn.Server) -> int:
 
 
 def measure(spec_type: str, *args: str) -> int:
+    """The least of three servers: on a busy machine one was seen to keep 10 MB more, a graph's size."""
     options = {**OPTIONS, "draft": DraftParams(n_max=1, adaptive=False)}
-    with nextn.Server(spec_type=spec_type, extra_args=["--load-mode", "none", *args], **options) as server:
-        with server.client() as client:
-            complete(client, "Hello", 16, ignore_eos=True)
-        return resident(server)
+    found = []
+    for _ in range(3):
+        with nextn.Server(spec_type=spec_type, extra_args=["--load-mode", "none", *args], **options) as server:
+            with server.client() as client:
+                complete(client, "Hello", 16, ignore_eos=True)
+            found.append(resident(server))
+    return min(found)
 
 
 def test_the_same_file_as_draft_model_is_not_loaded_again(tmp_path) -> None:
