@@ -102,14 +102,13 @@ int llama_nextn_length::plan() {
     }
     if (best_ahead({}, false) > 0) {
         probe.drafts();
-        costs.run_ends();
         return n_max;
     }
     if (n_max == 0) {
         return 0;
     }
     if (probe.off(n)) {
-        costs.run_ends();
+        costs.run_ends(); // even if it is not measured
         return 1;
     }
     plain_rounds.had_one();
