@@ -4,6 +4,7 @@
 #include "../src/llama-nextn-length.h"
 #include <pybind11/stl.h>
 
+#include <utility>
 #include <vector>
 
 namespace py = pybind11;
@@ -93,7 +94,7 @@ static void register_group_length(py::module_ & m) {
 
 static void register_kalman(py::module_ & m) {
     using kalman = llama_nextn_kalman;
-    py::class_<kalman> c(m, "Kalman", "Estimates of numbers that are observed in sums.");
+    py::class_<kalman> c(m, "Kalman", "Estimates of numbers that are observed in sums; their indices are not checked.");
     c.def(py::init([](const std::vector<std::pair<double, double>> & guesses) {
               std::vector<kalman::guess> first;
               for (const auto & [mean, sd] : guesses) {
@@ -102,7 +103,7 @@ static void register_kalman(py::module_ & m) {
               return kalman(std::move(first));
           }),
           py::arg("guesses"), "Mean and standard deviation of each number [n].");
-    c.def("mean", &kalman::operator[], py::arg("i"), "Indices are not checked, here and below.");
+    c.def("mean", &kalman::operator[], py::arg("i"));
     c.def("variance", &kalman::variance, py::arg("i"));
     c.def_property_readonly("noise", &kalman::noise, "Variance of an observation.");
     c.def("drift", &kalman::drift, py::arg("i"), py::arg("variance"), "Number i has wandered.");

@@ -380,7 +380,7 @@ class Drafter:
 
 class Kalman:
     """
-    Estimates of numbers that are observed in sums.
+    Estimates of numbers that are observed in sums; their indices are not checked.
     """
     def __init__(
         self,
@@ -403,10 +403,7 @@ class Kalman:
         """
         Number i cannot be more.
         """
-    def mean(self, i: typing.SupportsInt | typing.SupportsIndex) -> float:
-        """
-        Indices are not checked, here and below.
-        """
+    def mean(self, i: typing.SupportsInt | typing.SupportsIndex) -> float: ...
     def observe(
         self,
         terms: collections.abc.Sequence[

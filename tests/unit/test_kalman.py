@@ -77,7 +77,7 @@ def test_time_passes():
 
     for _ in range(1000):
         kalman.drift(1, 0.01)
-    assert kalman.variance(1) == pytest.approx(GUESSES[1][1] ** 2, abs=0.011)
+    assert kalman.variance(1) == pytest.approx(GUESSES[1][1] ** 2)
 
 
 def test_outliers_move_it_little():

@@ -39,7 +39,7 @@ llama_nextn_acceptance::llama_nextn_acceptance(const llama_nextn_acceptance * ot
 }
 
 void llama_nextn_acceptance::next_round(int n) {
-    const double factor = n == 1 ? fade_per_round : std::pow(fade_per_round, n);
+    const double factor = std::pow(fade_per_round, n);
     for (auto & bin : by_bin) {
         bin.fade(factor);
     }

@@ -39,12 +39,12 @@ std::vector<llama_nextn_kalman::guess> llama_nextn_costs::first_guesses(int n_wi
 }
 
 llama_nextn_costs::llama_nextn_costs(int n_widths, double per_token)
-    : n_widths(n_widths), n_own(count_own(n_widths)), known(first_guesses(n_widths, per_token)), v(n_widths + 1) {
+    : n_own(count_own(n_widths)), known(first_guesses(n_widths, per_token)), v(n_widths + 1) {
     learn();
 }
 
 int llama_nextn_costs::clamp(int width) const {
-    return std::clamp(width, 1, n_widths);
+    return std::clamp(width, 1, (int) v.size() - 1);
 }
 
 int llama_nextn_costs::own_of(int width) const {
@@ -65,7 +65,7 @@ void llama_nextn_costs::learn() {
 
     // measured seldom while drafting pays, but never dearer than a wider one
     v[1] = at_one;
-    for (int n = 2; n <= n_widths; ++n) {
+    for (int n = 2; n < (int) v.size(); ++n) {
         v[n] = at_one * std::exp(known[own_of(n)]) * (1 + (n - 1) * per_token);
         v[1] = std::min(v[1], v[n]);
     }
@@ -105,6 +105,14 @@ void llama_nextn_costs::took(std::initializer_list<llama_nextn_kalman::term> ter
     changed = true;
 }
 
+void llama_nextn_costs::took(std::initializer_list<llama_nextn_kalman::term> terms, double t) {
+    double predicted = 0;
+    for (const auto & term : terms) {
+        predicted += term.factor * known[term.i];
+    }
+    took(terms, predicted, t);
+}
+
 static bool is_time(double t) {
     return t > 0 && std::isfinite(t);
 }
@@ -140,23 +148,23 @@ void llama_nextn_costs::plain_took(double t) {
         i++;
     }
     if (i < n_cold) {
-        took({{level, 1}, {cold + i, 1}}, known[level] + known[cold + i], t);
+        took({{level, 1}, {cold + i, 1}}, t);
     } else {
-        took({{level, 1}}, known[level], t);
+        took({{level, 1}}, t);
     }
 }
 
 void llama_nextn_costs::first_draft_took(double t) {
     if (is_time(t)) {
         pass_time();
-        took({{level, 1}, {first_step, 1}}, known[level] + known[first_step], t);
+        took({{level, 1}, {first_step, 1}}, t);
     }
 }
 
 void llama_nextn_costs::next_draft_took(double t) {
     if (is_time(t)) {
         pass_time();
-        took({{level, 1}, {first_step, 1}, {next_step, 1}}, known[level] + known[first_step] + known[next_step], t);
+        took({{level, 1}, {first_step, 1}, {next_step, 1}}, t);
     }
 }
 

@@ -68,10 +68,10 @@ private:
     int  own_of(int width) const;
     void pass_time();
     void plain_took(double t);
-    void took(std::initializer_list<llama_nextn_kalman::term> terms, double predicted, double t);
+    void took(std::initializer_list<llama_nextn_kalman::term> terms, double t);
+    void took(std::initializer_list<llama_nextn_kalman::term> terms, double predicted, double t); // where it is no sum
     void learn();
 
-    int                n_widths;
     int                n_own;
     llama_nextn_kalman known;
     int64_t            round       = 0;
