@@ -205,6 +205,18 @@ class TestWhatFailsLeavesNothing:
         with pytest.raises(nextn.NextnError, match=r"ended without a word \(exit code 1\)"):
             quantize(source, out, "Q8_0")
 
+    def test_the_process_dies_before_its_job_is_sent(self, source, out, monkeypatch):
+        send = run_module._send
+
+        def late(worker, job):
+            worker.wait()
+            send(worker, job)
+
+        monkeypatch.setattr(run_module.sys, "executable", "/bin/false")
+        monkeypatch.setattr(run_module, "_send", late)
+        with pytest.raises(nextn.NextnError, match=r"ended without a word \(exit code 1\)"):
+            quantize(source, out, "Q8_0")
+
     def test_the_engine_refuses(self, sketch, out, tmp_path_factory):
         s = sketch()
         s.tensor("blk.0.ffn_up.weight").data = b"\0\0\xc0\x7f" * (32 * 32)  # not a number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -189,7 +190,8 @@ def _run_worker(job: Mapping[str, Any], part: Path, size: int, progress: Progres
         finally:
             worker.wait()
             assert worker.stdin is not None
-            worker.stdin.close()
+            with contextlib.suppress(BrokenPipeError):  # what it never read is still in the buffer
+                worker.stdin.close()
         _judge(worker.returncode, answer, job["path_in"])
     if progress:
         progress(1.0)

@@ -37,12 +37,16 @@ void llama_nextn_graphs::clear(llama_context & ctx) {
         exchange(ctx, find_or_make(ctx, shape{}));
     }
     slots.clear();
+    workspace.reset();
 }
 
-size_t llama_nextn_graphs::compute_size(ggml_backend_t backend) const {
-    size_t size = 0;
+size_t llama_nextn_graphs::compute_size(const llama_context & ctx, ggml_backend_t backend) const {
+    size_t size = own_size(ctx.sched.get(), backend);
     for (const auto & slot : slots) {
-        size += ggml_backend_sched_get_buffer_size(slot.sched.get(), backend);
+        size += own_size(slot.sched.get(), backend);
+    }
+    if (workspace && ggml_backend_dev_type(ggml_backend_get_device(backend)) == GGML_BACKEND_DEVICE_TYPE_CPU) {
+        size += workspace->size();
     }
     return size;
 }
@@ -66,9 +70,7 @@ llama_nextn_graphs::slot & llama_nextn_graphs::find_or_make(llama_context & ctx,
     slot made;
     made.key = key;
     make_result(ctx, made);
-    made.sched.reset(ggml_backend_sched_new(ctx.backend_ptrs.data(), ctx.backend_buft.data(),
-                                            (int) ctx.backend_ptrs.size(), max_nodes(ctx), /*parallel =*/false,
-                                            ctx.cparams.op_offload));
+    made.sched.reset(make_scheduler(ctx));
     slots.push_back(std::move(made));
     return slots.back();
 }
@@ -82,14 +84,35 @@ std::vector<llama_nextn_graphs::slot>::iterator llama_nextn_graphs::oldest() {
     });
 }
 
+size_t llama_nextn_graphs::own_size(ggml_backend_sched_t sched, ggml_backend_t backend) const {
+    const size_t size   = ggml_backend_sched_get_buffer_size(sched, backend);
+    const bool   shares = workspace && ggml_backend_sched_get_buffer_type(sched, backend) == workspace->type();
+    return shares && workspace->fits(size) ? 0 : size;
+}
+
 size_t llama_nextn_graphs::kept_size(const llama_context & ctx) const {
     size_t size = 0;
     for (const auto & slot : slots) {
         for (size_t i = 0; i < ctx.backend_ptrs.size() && slot.key != shape{}; ++i) {
-            size += ggml_backend_sched_get_buffer_size(slot.sched.get(), ctx.backend_ptrs[i]);
+            size += own_size(slot.sched.get(), ctx.backend_ptrs[i]);
         }
     }
     return size;
+}
+
+// A narrow graph needs no more than the context's own one, which was reserved for the widest batch.
+ggml_backend_sched_t llama_nextn_graphs::make_scheduler(llama_context & ctx) {
+    auto types = ctx.backend_buft;
+    for (size_t i = 0; i < types.size(); ++i) {
+        if (types[i] == ggml_backend_cpu_buffer_type()) {
+            if (!workspace) {
+                workspace.emplace(ggml_backend_sched_get_buffer_size(ctx.sched.get(), ctx.backend_ptrs[i]));
+            }
+            types[i] = workspace->type();
+        }
+    }
+    return ggml_backend_sched_new(ctx.backend_ptrs.data(), types.data(), (int) types.size(), max_nodes(ctx),
+                                  /*parallel =*/false, ctx.cparams.op_offload);
 }
 
 void llama_nextn_graphs::make_result(llama_context & ctx, slot & of) {

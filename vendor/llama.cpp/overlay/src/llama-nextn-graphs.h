@@ -1,12 +1,14 @@
 #pragma once
 
 #include "llama-graph.h"
+#include "llama-nextn-workspace.h"
 
 #include "ggml-cpp.h"
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 struct llama_context;
@@ -15,7 +17,8 @@ struct llama_context;
 //
 // A context keeps one graph and rebuilds it when the shape of the batch changes. Speculation changes the shape every
 // round, and for small models building costs as much as decoding a token. So each narrow shape gets a scheduler and a
-// graph of its own, and the context's members are exchanged with them before a ubatch is processed.
+// graph of its own, and the context's members are exchanged with them before a ubatch is processed. Their work space on
+// the CPU is one memory.
 class llama_nextn_graphs {
 public:
     // Make the graph of this shape the context's current one. Wide batches share the context's own graph.
@@ -24,8 +27,8 @@ public:
     // Give the context its own graph back and free the others: the memory or the options of the graph changed.
     void clear(llama_context & ctx);
 
-    // Bytes of compute buffers, on this backend, of the graphs that are not the current one.
-    size_t compute_size(ggml_backend_t backend) const;
+    // Bytes of compute buffers on this backend, of all graphs of the context.
+    size_t compute_size(const llama_context & ctx, ggml_backend_t backend) const;
 
 private:
     struct shape {
@@ -54,13 +57,19 @@ private:
 
     slot & find_or_make(llama_context & ctx, const shape & key);
     void   make_result(llama_context & ctx, slot & of);
-    size_t kept_size(const llama_context & ctx) const; // bytes of work space of those that are not current
+
+    ggml_backend_sched_t make_scheduler(llama_context & ctx);
+
+    size_t own_size(ggml_backend_sched_t sched, ggml_backend_t backend) const; // bytes that it does not share
+    size_t kept_size(const llama_context & ctx) const; // the same of those that are not current, on all backends
 
     std::vector<slot>::iterator oldest();
 
     static uint32_t max_nodes(const llama_context & ctx);
 
     void exchange(llama_context & ctx, slot & other);
+
+    std::optional<llama_nextn_workspace> workspace;
 
     shape             current;
     uint64_t          clock = 0;
