@@ -144,7 +144,9 @@ void register_length(py::module_ & m) {
     c.def(
         "catching_up_took", [](llama_nextn_length & l, double t) { l.costs.catching_up_took(t); }, py::arg("t"),
         "Before a draft, for rounds without one.");
-    c.def("first_draft_took", [](llama_nextn_length & l, double t) { l.costs.first_draft_took(t); }, py::arg("t"));
+    c.def(
+        "first_draft_took", [](llama_nextn_length & l, double t, int n) { l.costs.first_draft_took(t, n); },
+        py::arg("t"), py::arg("n_caught_up") = 0);
     c.def("next_draft_took", [](llama_nextn_length & l, double t) { l.costs.next_draft_took(t); }, py::arg("t"));
     c.def(
         "cost_verify", [](const llama_nextn_length & l, int n_tokens) { return l.costs.verify(n_tokens); },

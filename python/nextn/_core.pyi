@@ -480,7 +480,9 @@ class DraftLength:
         """
         In the unit of what was told.
         """
-    def first_draft_took(self, t: typing.SupportsFloat | typing.SupportsIndex) -> None: ...
+    def first_draft_took(
+        self, t: typing.SupportsFloat | typing.SupportsIndex, n_caught_up: typing.SupportsInt | typing.SupportsIndex = 0
+    ) -> None: ...
     def go_on(self, p: collections.abc.Sequence[typing.SupportsFloat | typing.SupportsIndex]) -> bool:
         """
         Whether one more draft step pays after these.

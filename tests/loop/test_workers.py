@@ -119,6 +119,28 @@ def test_a_model_without_workers_uses_none(workers, wanted) -> None:
             over.generate(PROMPT, max_tokens=40)
 
 
+def test_the_work_space_of_kept_graphs_is_bounded(workers, tiny_model) -> None:
+    """Each has work space of its own on a worker: for each width one it would be half a gigabyte here."""
+    path = tiny_model("dense", n_vocab=200_000)
+    with (
+        nextn.Model(path, rpc_servers=[workers[0].address]) as model,
+        nextn.Context(model, n_ctx=64, n_ubatch=36) as ctx,
+    ):
+
+        def compute_of(widths) -> int:
+            for n_tokens in widths:
+                ctx.seq_rm(0, -1, -1)
+                ctx.decode([1] * n_tokens)
+            return ctx.memory_usage()["compute"]
+
+        own = ctx.memory_usage()["compute"]
+        assert 100 << 20 < compute_of(range(1, 37)) - own < 320 << 20
+        assert compute_of(range(1, 37)) - own < 320 << 20
+        builds = ctx.n_graph_builds
+        compute_of([36, 35, 34, 33] * 3)
+        assert ctx.n_graph_builds == builds  # the newest ones are kept
+
+
 def test_not_on_the_model_that_has_it_from_its_own_call(tiny_model) -> None:
     with nextn.Model(tiny_model("dense")) as model, pytest.raises(TypeError, match="rpc_servers is for a model"):
         nextn.Speculator(model, rpc_servers=["127.0.0.1:1"])

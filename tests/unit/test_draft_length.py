@@ -35,10 +35,11 @@ class Length(DraftLength):
     n_rest = 0
 
 
-def run_round(length, costs, p_head, accepts, noise=lambda: 1.0):
+def run_round(length, costs, p_head, accepts, noise=lambda: 1.0, behind=0, row=0.0):
     """One round of a drafter: how many tokens it drafted, sent and had accepted.
 
-    p_head: what the head says of each token. accepts(i): whether the token at position i is right.
+    p_head: what the head says of each token. accepts(i): whether the token at position i is right. behind: tokens that
+    the first step catches up with, each of which takes the time row.
     """
     if length.n_rest > 0:
         length.n_rest -= 1
@@ -52,8 +53,10 @@ def run_round(length, costs, p_head, accepts, noise=lambda: 1.0):
         n_accepted += 1
     length.saw(p, n_sent, n_accepted)
     length.verify_took(n_sent + 1, verify[n_sent] * noise())
-    for i in range(len(p)):
-        (length.next_draft_took if i else length.first_draft_took)(further if i else first)
+    if p:
+        length.first_draft_took(first + row * behind, behind)
+    for _ in p[1:]:
+        length.next_draft_took(further)
     length.n_rest = length.rest()
     return len(p), n_sent, n_accepted
 
@@ -314,6 +317,35 @@ def test_where_catching_up_is_dear_a_head_that_is_nearly_good_enough_is_not_trie
     costs = ([1.0, 1.55, 2.0, 2.5, 3.1, 3.7, 4.25, 4.75, 5.1], 0.28, 0.22)
     rates = [rate_with_catching_up(costs, 0.85, np.random.default_rng(i), 0.025) for i in range(6)]
     assert np.mean(rates) >= 0.98 * best_fixed(*costs, 0.85)
+
+
+def share_of_drafts_once_a_head_is_good(length, costs, row, rng):
+    """Of the last third of 1200 rounds; the head is good from the 400th on, and at most N_MAX tokens wait for it."""
+    drafted, behind = [], 0
+    for i in range(1200):
+        acceptance = 0.97 if i >= 400 else 0.0
+        n_drafted, _, n_accepted = run_round(
+            length,
+            costs,
+            lambda j: 0.9,
+            lambda j, acceptance=acceptance: rng.random() < acceptance,
+            lambda: rng.normal(1, 0.03),
+            behind,
+            row,
+        )
+        behind = n_accepted if n_drafted else min(behind + 1, N_MAX)
+        drafted.append(n_drafted > 0)
+    return np.mean(drafted[-400:])
+
+
+def test_a_first_step_is_told_from_what_it_catches_up_with():
+    """The first step of each try takes four times as long as one that catches up with nothing."""
+    costs, shares = ([1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0], 0.25, 0.2), []
+    for seed in range(8):
+        length = Length(N_MAX)
+        shares.append(share_of_drafts_once_a_head_is_good(length, costs, 0.1, np.random.default_rng(seed)))
+        assert length.cost_draft(1) == pytest.approx(0.25, rel=0.1)
+    assert np.mean(shares) > 0.9
 
 
 def test_rounds_are_left_out_only_in_a_long_run_without_drafts():

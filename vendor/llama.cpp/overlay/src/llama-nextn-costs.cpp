@@ -4,13 +4,15 @@
 #include <cmath>
 
 static constexpr double guess_draft = 0.1; // of v(1)
-static constexpr double guess_next  = 0.8; // of the first draft step, which reads more tokens
+static constexpr double guess_next  = 0.8; // of the first draft step
+static constexpr double guess_row   = 0.1; // of the first draft step
 
 // Standard deviations of the first guesses. Of a level in an unknown unit nothing is known.
 static constexpr double level_sd      = 10;
 static constexpr double slope_sd      = 0.5;
 static constexpr double first_step_sd = 0.7;
 static constexpr double next_step_sd  = 0.4;
+static constexpr double row_sd        = 0.7;
 static constexpr double cold_sd       = 0.3; // of the first round of a run; half of it for the next two, and so on
 static constexpr double own_sd        = 0.07;
 
@@ -32,6 +34,7 @@ std::vector<llama_nextn_kalman::guess> llama_nextn_costs::first_guesses(int n_wi
     guesses[slope]      = {std::log(per_token), slope_sd};
     guesses[first_step] = {std::log(guess_draft), first_step_sd};
     guesses[next_step]  = {std::log(guess_next), next_step_sd};
+    guesses[row]        = {std::log(guess_row), row_sd};
     for (int i = 0; i < n_cold; ++i) {
         guesses[cold + i] = {0, cold_sd / (1 << i)};
     }
@@ -71,6 +74,7 @@ void llama_nextn_costs::learn() {
     }
     d_first = at_one * std::exp(known[first_step]);
     d_next  = d_first * std::exp(known[next_step]);
+    d_row   = d_first * std::exp(known[row]);
 
     cold_start = 0;
     for (int i = 0; i < n_cold; ++i) {
@@ -102,6 +106,7 @@ void llama_nextn_costs::pass_time() {
 void llama_nextn_costs::took(std::initializer_list<llama_nextn_kalman::term> terms, double predicted, double t) {
     known.observe(terms, std::log(t) - predicted);
     known.limit(slope, 0); // more tokens never cost more than one at a time
+    known.limit(row, 0);
     changed = true;
 }
 
@@ -117,6 +122,11 @@ static bool is_time(double t) {
     return t > 0 && std::isfinite(t);
 }
 
+// The derivative of log(1 + further) by the logarithm of further.
+static double share_of(double further) {
+    return further / (1 + further);
+}
+
 void llama_nextn_costs::verify_took(int width, double t) {
     if (!is_time(t)) {
         return;
@@ -130,8 +140,7 @@ void llama_nextn_costs::verify_took(int width, double t) {
     run_ends();
     const int    i       = own_of(n);
     const double further = (n - 1) * std::exp(known[slope]);
-    // the share is the derivative by the slope's logarithm
-    took({{level, 1}, {slope, further / (1 + further)}, {i, 1}}, known[level] + std::log1p(further) + known[i], t);
+    took({{level, 1}, {slope, share_of(further)}, {i, 1}}, known[level] + std::log1p(further) + known[i], t);
 }
 
 void llama_nextn_costs::plain_took(double t) {
@@ -154,10 +163,13 @@ void llama_nextn_costs::plain_took(double t) {
     }
 }
 
-void llama_nextn_costs::first_draft_took(double t) {
+void llama_nextn_costs::first_draft_took(double t, int n) {
+    n_caught_up = std::max(n, 0);
     if (is_time(t)) {
         pass_time();
-        took({{level, 1}, {first_step, 1}}, t);
+        const double further = n_caught_up * std::exp(known[row]);
+        took({{level, 1}, {first_step, 1}, {row, share_of(further)}},
+             known[level] + known[first_step] + std::log1p(further), t);
     }
 }
 

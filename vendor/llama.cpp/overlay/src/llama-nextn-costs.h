@@ -10,7 +10,8 @@
 // What a round costs, estimated from what is measured. Times are in any one unit.
 //
 //   v(n)   of verifying n tokens; v(1) is a round without drafts, when it is one of many in a row
-//   d(k)   of drafting: a first step, which includes catching up, and k - 1 further ones
+//   d(k)   of drafting: a first step and k - 1 further ones
+//   c      of catching up with one token more than the newest, in the first step
 //
 // The logarithms of the times are sums, in which a machine that slows down is one number:
 //
@@ -18,7 +19,8 @@
 //   log v(n) = level + log(1 + (n - 1) slope) + own(n), because cost is not monotone on CPUs: four rows can be cheaper
 //              than three. Slope and own(n) go back to their guesses where they are not measured, so that a width with
 //              an old bad sample is tried again.
-//   level + first_step of the first draft step, level + first_step + next_step of a further one
+//   log d(1) = level + first_step, level + first_step + next_step of a further step
+//   level + first_step + log(1 + n row) of a first step that catches up with n tokens
 //   level + cold(i) of the i-th round without drafts in a row. They begin with caches that hold other things.
 class llama_nextn_costs {
 public:
@@ -32,16 +34,17 @@ public:
 
     // What was measured; leave out what included the building of a graph.
     void verify_took(int width, double t);
-    void first_draft_took(double t);
+    void first_draft_took(double t, int n_caught_up = 0);
     void next_draft_took(double t);
     void catching_up_took(double t) { catch_up = t; } // before a draft, for rounds without one
 
     double verify(int width) const; // v(n)
     double draft(int n_draft) const;
+    double catch_up_row() const { return d_row; } // c: while drafting goes on, of each accepted token
 
     // What drafting once among rounds without drafts costs beside its own round: the head catches up before it, and the
     // plain rounds behind it begin cold.
-    double beside_a_try() const { return catch_up + cold_start; }
+    double beside_a_try() const { return catch_up + n_caught_up * d_row + cold_start; }
 
     int n_plain() const { return n_plain_rounds; } // how often v(1) was measured
 
@@ -54,7 +57,7 @@ public:
 private:
     static constexpr int n_cold = 4; // the first round of a run, the second and third, and so on in powers of two
 
-    enum : int { level, first_step, next_step, cold, slope = cold + n_cold, own };
+    enum : int { level, first_step, next_step, row, cold, slope = cold + n_cold, own };
 
     struct run {
         std::array<double, n_falling> first;
@@ -79,10 +82,12 @@ private:
     bool               changed     = true;
 
     std::vector<double> v; // by width
-    double              d_first    = 0;
-    double              d_next     = 0;
-    double              cold_start = 0; // what the rounds at the beginning of a run take beyond their steady cost
-    double              catch_up   = 0;
+    double              d_first     = 0;
+    double              d_next      = 0;
+    double              d_row       = 0;
+    double              cold_start  = 0; // what the rounds at the beginning of a run take beyond their steady cost
+    double              catch_up    = 0; // with many tokens, apart
+    int                 n_caught_up = 0; // in the last first step
 
     run plain_run;
     int n_plain_rounds = 0;

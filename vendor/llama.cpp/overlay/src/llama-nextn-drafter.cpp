@@ -182,8 +182,9 @@ int32_t llama_nextn_drafter::chain(llama_seq_id seq_id, llama_token id_last, int
     std::vector<float> h(n_embd);
 
     while (seq.n_steps < n_max && (!params.adaptive || seq.n_steps == 0 || seq.get_length().go_on(seq.p))) {
-        const int64_t t_start  = ggml_time_us();
-        const int32_t n_graphs = llama_nextn_n_graph_builds(ctx_dft);
+        const int64_t t_start   = ggml_time_us();
+        const int32_t n_graphs  = llama_nextn_n_graph_builds(ctx_dft);
+        const int32_t n_waiting = (int32_t) seq.tokens.size();
         int32_t       ret;
         if (seq.n_steps == 0) {
             ret = first_step(seq_id, id_last);
@@ -199,7 +200,7 @@ int32_t llama_nextn_drafter::chain(llama_seq_id seq_id, llama_token id_last, int
         if (seq.steady() || llama_nextn_n_graph_builds(ctx_dft) == n_graphs) {
             auto &       costs = seq.get_length().costs;
             const double t     = seq.steady() ? steady_draft : (double) (ggml_time_us() - t_start);
-            seq.n_steps == 0 ? costs.first_draft_took(t) : costs.next_draft_took(t);
+            seq.n_steps == 0 ? costs.first_draft_took(t, seq.steady() ? 0 : n_waiting) : costs.next_draft_took(t);
         }
         seq.n_steps++;
         if (!take(seq, best)) {

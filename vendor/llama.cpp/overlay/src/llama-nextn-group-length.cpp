@@ -185,7 +185,7 @@ void llama_nextn_group_length::tried(const member & m, int n_accepted) const {
     const auto   cost_of = [&](int k) {
         return costs.verify(width(n_members * k, k)) + costs.draft(k);
     };
-    m.probe->tried(n_accepted > 0, m.probe->needed_acceptance(m.n_max, plain, cost_of), (cost_of(1) - plain) / plain,
+    m.probe->tried(n_accepted > 0, m.probe->needed_acceptance(m.n_max, plain, 0, cost_of), (cost_of(1) - plain) / plain,
                    costs.beside_a_try() / plain);
 }
 

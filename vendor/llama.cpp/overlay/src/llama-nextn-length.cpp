@@ -63,7 +63,7 @@ double llama_nextn_length::drafting_rate() const {
     for (int k = 1; k <= n_max; ++k) {
         all *= acceptance.ahead(k);
         e += all;
-        best = std::max(best, e / (costs.verify(k + 1) + costs.draft(k)));
+        best = std::max(best, e / (costs.verify(k + 1) + costs.draft(k) + costs.catch_up_row() * (e - 1)));
     }
     return best;
 }
@@ -81,7 +81,7 @@ int llama_nextn_length::best_ahead(const std::vector<float> & p, bool drafted_on
         all *= k <= j ? acceptance.of(k, p[k - 1]) : acceptance.ahead(k);
         e += all;
         const double to_draft = k <= j ? 0 : costs.draft(k) - costs.draft(j);
-        const double v        = e - r * (costs.verify(k + 1) + to_draft);
+        const double v        = e - r * (costs.verify(k + 1) + to_draft + costs.catch_up_row() * (e - 1));
         if (v > value) {
             value = v;
             best  = k;
@@ -143,8 +143,8 @@ void llama_nextn_length::saw(const std::vector<float> & p, int n_sent, int n_acc
     const auto   cost_of = [&](int k) {
         return costs.verify(k + 1) + costs.draft(k);
     };
-    probe.tried(n_accepted > 0, probe.needed_acceptance(n_max, plain, cost_of), (cost_of(1) - plain) / plain,
-                costs.beside_a_try() / plain);
+    const double needed = probe.needed_acceptance(n_max, plain, costs.catch_up_row(), cost_of);
+    probe.tried(n_accepted > 0, needed, (cost_of(1) - plain) / plain, costs.beside_a_try() / plain);
     if (n_accepted > 0 && cost_of(1) < 2 * plain) { // it took less than the two tokens would have
         probe.go_on();
     }

@@ -33,9 +33,10 @@ private:
 // Chooses how many tokens to draft so that accepted tokens per second are highest.
 //
 // A round that verifies k drafted tokens yields E(k) = 1 + A_1 + … + A_k tokens on average, where A_j is the
-// probability that the first j are all accepted, and takes T(k) = v(k + 1) + d(k): verifying k + 1 tokens and drafting
-// k. The best long-run rate is the largest r for which some k has E(k) - r T(k) >= 0, so with r known every choice
-// within a round maximises E - r T (renewal reward).
+// probability that the first j are all accepted, and takes T(k) = v(k + 1) + d(k) + c (E(k) - 1): verifying k + 1
+// tokens, drafting k and, in the next round, catching up with what was accepted. The best long-run rate is the largest
+// r for which some k has E(k) - r T(k) >= 0, so with r known every choice within a round maximises E - r T (renewal
+// reward).
 //
 // Everything here is arithmetic on numbers handed in: no clock, no engine, no randomness.
 class llama_nextn_length {

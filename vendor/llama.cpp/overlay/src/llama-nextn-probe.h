@@ -61,15 +61,15 @@ public:
     }
 
     // Acceptance from which some length up to n_max pays; 1: none. plain: cost of a round without drafts; cost_of(k):
-    // of one with k drafted tokens in each sequence.
+    // of one with k drafted tokens in each sequence, and per_accepted of each that is accepted.
     template <typename F>
-    static double needed_acceptance(int n_max, double plain, F cost_of) {
+    static double needed_acceptance(int n_max, double plain, double per_accepted, F cost_of) {
         for (double acceptance = step; acceptance < 1 - step / 2; acceptance += step) {
             double all = 1, e = 1;
             for (int k = 1; k <= n_max; ++k) {
                 all *= acceptance;
                 e += all;
-                if (e * plain > cost_of(k)) {
+                if (e * plain > cost_of(k) + (e - 1) * per_accepted) {
                     return acceptance;
                 }
             }

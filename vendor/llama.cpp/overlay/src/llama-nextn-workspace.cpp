@@ -5,7 +5,8 @@
 #include <algorithm>
 
 struct llama_nextn_workspace::shared_type : ggml_backend_buffer_type {
-    explicit shared_type(size_t capacity) : ggml_backend_buffer_type(*ggml_backend_cpu_buffer_type()), capacity(capacity) {
+    explicit shared_type(size_t capacity)
+        : ggml_backend_buffer_type(*ggml_backend_cpu_buffer_type()), capacity(capacity) {
         iface.alloc_buffer = alloc;
     }
 
