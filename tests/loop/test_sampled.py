@@ -73,7 +73,7 @@ def test_ratio_accepts_more_than_match_where_the_text_is_open(demo):
 @pytest.mark.parametrize(
     "options", [{"accept": "ratio"}, {"accept": "match"}, {"accept": "ratio", "top_k": 20, "repeat_penalty": 1.1}]
 )
-def test_the_chain_is_applied_once_for_each_position(demo, spec, options, monkeypatch):
+def test_the_chain_is_applied_once_for_each_position(demo, options, monkeypatch):
     """Under both rules: to adjust the logits, and to cut them."""
     counts = {"adjusted": 0, "distribution": 0}
 
@@ -87,12 +87,13 @@ def test_the_chain_is_applied_once_for_each_position(demo, spec, options, monkey
     for name in counts:
         monkeypatch.setattr(Chain, name, counted(name, getattr(Chain, name)))
     n_tokens = n_rejected = 0
-    for seed, text in enumerate(PROMPTS):
-        result = spec.generate(
-            chat_prompt(demo, text), max_tokens=60, ignore_eos=True, temperature=1.2, seed=seed, **options
-        )
-        n_tokens += len(result.tokens)
-        n_rejected += result.stats.draft_n - result.stats.draft_n_accepted
+    with Speculator(demo, draft=DraftParams(n_max=3, adaptive=False), **SIZES) as spec:
+        for seed, text in enumerate(PROMPTS):
+            result = spec.generate(
+                chat_prompt(demo, text), max_tokens=60, ignore_eos=True, temperature=1.2, seed=seed, **options
+            )
+            n_tokens += len(result.tokens)
+            n_rejected += result.stats.draft_n - result.stats.draft_n_accepted
     assert n_rejected > 0
     assert counts == {"adjusted": n_tokens, "distribution": n_tokens}
 
