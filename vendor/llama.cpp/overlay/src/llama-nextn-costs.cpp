@@ -19,7 +19,7 @@ static constexpr double own_sd        = 0.07;
 // What changes in a round.
 static constexpr double level_drift  = 0.02;
 static constexpr double others_drift = 0.004;
-static constexpr double half_life    = 400; // rounds, of how slope and own costs differ from their guesses
+static constexpr double half_life    = 600; // rounds, of how slope and own costs differ from their guesses
 
 static constexpr int n_own_exact = 16; // widths with numbers of their own; of wider ones 8 share one, the widest all
 static constexpr int n_own_most  = 20;
