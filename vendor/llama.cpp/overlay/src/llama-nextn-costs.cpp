@@ -105,7 +105,8 @@ void llama_nextn_costs::pass_time() {
 
 void llama_nextn_costs::took(std::initializer_list<llama_nextn_kalman::term> terms, double predicted, double t) {
     known.observe(terms, std::log(t) - predicted);
-    known.limit(slope, 0); // more tokens never cost more than one at a time
+    // more tokens never cost more than one at a time, verified or read
+    known.limit(slope, 0);
     known.limit(row, 0);
     changed = true;
 }

@@ -1,6 +1,7 @@
 #include "llama-nextn-workspace.h"
 
 #include "../ggml/src/ggml-backend-impl.h"
+#include "ggml-cpp.h"
 
 #include <algorithm>
 

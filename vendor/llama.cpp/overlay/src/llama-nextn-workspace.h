@@ -1,11 +1,9 @@
 #pragma once
 
-#include "ggml-cpp.h"
+#include "ggml-backend.h"
 
 #include <cstddef>
 #include <memory>
-
-struct ggml_backend_buffer_type;
 
 // Memory of the CPU that the graphs of a context take turns in.
 //
