@@ -60,4 +60,7 @@ private:
     int                 i_gather;
 };
 
+// Whether the older states that the delta nets of a graph keep for a rollback fit the caches beside everything else.
+bool keeps_few_states(const ggml_cgraph * graph);
+
 } // namespace nextn

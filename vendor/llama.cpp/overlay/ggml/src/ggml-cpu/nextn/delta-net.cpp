@@ -51,6 +51,9 @@ public:
         }
     }
 
+    // Older states are read only if a rollback wants them: many of them had better not take the place of weights.
+    void write_older_past_caches() { past_caches = true; }
+
     void compute(const ggml_compute_params * params) const {
         if (params->ith == 0) {
             ggml_threadpool_chunk_set(params->threadpool, params->nth);
@@ -156,7 +159,7 @@ private:
                 continue;
             }
             float *    to     = states + age * kept_stride + seq * seq_stride + (head * n + j) * n;
-            const bool stream = age > 0 && (uintptr_t) to % sizeof(__m512) == 0; // read only if a rollback wants it
+            const bool stream = age > 0 && past_caches && (uintptr_t) to % sizeof(__m512) == 0;
             for (int c = 0; c < C; ++c) {
                 for (int i = 0; i < N; ++i) {
                     if (stream) {
@@ -202,17 +205,16 @@ private:
             const int64_t age = n_tokens - 1 - t;
             if (age < n_kept) { // the newest state first
                 float * to = states + age * kept_stride + seq * seq_stride + (head * n + j) * n;
-                if (age == 0) {
-                    memcpy(to, columns, count * n * sizeof(float));
+                if (age > 0 && past_caches) {
+                    copy_past_caches(to, columns, count * n);
                 } else {
-                    copy_past_cache(to, columns, count * n);
+                    memcpy(to, columns, count * n * sizeof(float));
                 }
             }
         }
     }
 
-    // An older state is read only if a rollback wants it.
-    static void copy_past_cache(float * to, const float * from, int64_t count) {
+    static void copy_past_caches(float * to, const float * from, int64_t count) {
         int64_t i = 0;
 #if defined(__AVX__)
         if ((uintptr_t) to % sizeof(__m256) == 0) {
@@ -246,7 +248,8 @@ private:
     int64_t             seq_stride;
     int64_t             kept_stride;
 
-    const gathered_states * rows = nullptr; // the first states, where the memory has them
+    const gathered_states * rows        = nullptr; // the first states, where the memory has them
+    bool                    past_caches = false;
 };
 
 int gated_delta_net_and_copy(const ggml_compute_params * params, const ggml_cgraph * graph, int i) {
@@ -262,6 +265,9 @@ int gated_delta_net_and_copy(const ggml_compute_params * params, const ggml_cgra
     const gathered_states gathered(graph, i);
     if (gathered.found()) {
         net.begin_with(gathered, params);
+    }
+    if (!keeps_few_states(graph)) {
+        net.write_older_past_caches();
     }
     net.compute(params);
     return copied.n_nodes_after(i);
