@@ -3,22 +3,31 @@
 #include <algorithm>
 #include <cmath>
 
-static constexpr double guess_draft = 0.1; // of v(1)
-static constexpr double guess_next  = 0.8; // of the first draft step
-static constexpr double guess_row   = 0.1; // of the first draft step
+static constexpr double guess_draft       = 0.1; // of v(1)
+static constexpr double guess_next        = 0.8; // of the first draft step
+static constexpr double guess_row         = 0.1; // of the first draft step
+static constexpr double guess_warming     = 0.2; // logarithm of what the first round of a text takes more
+static constexpr double guess_cold_draft  = 0.5; // logarithms of what a long rest adds
+static constexpr double guess_cold_verify = 0.3;
 
 // Standard deviations of the first guesses. Of a level in an unknown unit nothing is known.
-static constexpr double level_sd      = 10;
-static constexpr double slope_sd      = 0.5;
-static constexpr double first_step_sd = 0.7;
-static constexpr double next_step_sd  = 0.4;
-static constexpr double row_sd        = 0.7;
-static constexpr double cold_sd       = 0.3; // of the first round of a run; half of it for the next two, and so on
-static constexpr double own_sd        = 0.07;
+static constexpr double level_sd       = 10;
+static constexpr double slope_sd       = 0.5;
+static constexpr double warming_sd     = 0.4;
+static constexpr double first_step_sd  = 0.7;
+static constexpr double next_step_sd   = 0.4;
+static constexpr double row_sd         = 0.7;
+static constexpr double cold_draft_sd  = 0.5;
+static constexpr double cold_verify_sd = 0.3;
+static constexpr double cold_sd        = 0.3; // of the first round of a run; half of it for the next two, and so on
+static constexpr double own_sd         = 0.07;
 
 // What changes in a round.
 static constexpr double level_drift  = 0.02;
 static constexpr double others_drift = 0.004;
+static constexpr double rest_half    = 64; // rounds after which half of what a width works on has gone from the caches
+static constexpr double warming_kept = 0.87;
+static constexpr double left_by_use  = 0.6;
 static constexpr double half_life    = 600; // rounds, of how slope and own costs differ from their guesses
 
 static constexpr int n_own_exact = 16; // widths with numbers of their own; of wider ones 8 share one, the widest all
@@ -30,11 +39,14 @@ static int count_own(int n_widths) {
 
 std::vector<llama_nextn_kalman::guess> llama_nextn_costs::first_guesses(int n_widths, double per_token) {
     std::vector<llama_nextn_kalman::guess> guesses(own + count_own(n_widths), {0, own_sd});
-    guesses[level]      = {0, level_sd};
-    guesses[slope]      = {std::log(per_token), slope_sd};
-    guesses[first_step] = {std::log(guess_draft), first_step_sd};
-    guesses[next_step]  = {std::log(guess_next), next_step_sd};
-    guesses[row]        = {std::log(guess_row), row_sd};
+    guesses[level]       = {0, level_sd};
+    guesses[warming]     = {guess_warming, warming_sd};
+    guesses[slope]       = {std::log(per_token), slope_sd};
+    guesses[first_step]  = {std::log(guess_draft), first_step_sd};
+    guesses[next_step]   = {std::log(guess_next), next_step_sd};
+    guesses[row]         = {std::log(guess_row), row_sd};
+    guesses[cold_draft]  = {guess_cold_draft, cold_draft_sd};
+    guesses[cold_verify] = {guess_cold_verify, cold_verify_sd};
     for (int i = 0; i < n_cold; ++i) {
         guesses[cold + i] = {0, cold_sd / (1 << i)};
     }
@@ -42,7 +54,9 @@ std::vector<llama_nextn_kalman::guess> llama_nextn_costs::first_guesses(int n_wi
 }
 
 llama_nextn_costs::llama_nextn_costs(int n_widths, double per_token)
-    : n_own(count_own(n_widths)), known(first_guesses(n_widths, per_token)), v(n_widths + 1) {
+    : n_own(count_own(n_widths)), known(first_guesses(n_widths, per_token)), verify_warmth(n_widths + 1),
+      draft_warmth(n_widths + 1), v(n_widths + 1) {
+    known.fade(warming, 0);
     learn();
 }
 
@@ -62,6 +76,17 @@ void llama_nextn_costs::next_round(int n) {
     }
 }
 
+void llama_nextn_costs::new_text() {
+    run_ends();
+    pass_time();
+    known.renew(warming);
+    for (auto * widths : {&verify_warmth, &draft_warmth}) {
+        for (auto & width : *widths) {
+            width.rest();
+        }
+    }
+}
+
 void llama_nextn_costs::learn() {
     const double at_one    = std::exp(known[level]);
     const double per_token = std::exp(known[slope]);
@@ -76,11 +101,26 @@ void llama_nextn_costs::learn() {
     d_next  = d_first * std::exp(known[next_step]);
     d_row   = d_first * std::exp(known[row]);
 
+    v_first    = v[1] * std::exp(std::max(known[cold], 0.0));
     cold_start = 0;
     for (int i = 0; i < n_cold; ++i) {
         cold_start += (1 << i) * std::max(std::expm1(known[cold + i]), 0.0) * v[1];
     }
-    changed = false;
+    cold_round = d_first * std::max(std::expm1(known[cold_draft]), 0.0) +
+                 verify(2) * std::max(std::expm1(known[cold_verify]), 0.0);
+    changed    = false;
+}
+
+double llama_nextn_costs::warmth::use(int64_t round) {
+    const double n = used < 0 ? 0 : (double) std::max<int64_t>(round - used - 1, 0);
+    const double x = 1 - (1 - gone) * std::exp2(-n / rest_half);
+    gone           = x * left_by_use;
+    used           = round;
+    return x;
+}
+
+void llama_nextn_costs::warmth::rest() {
+    gone = used < 0 ? 0 : 1;
 }
 
 double llama_nextn_costs::verify(int width) const {
@@ -95,6 +135,7 @@ void llama_nextn_costs::pass_time() {
     const double passed = (double) (round - known_round);
     if (passed > 0) {
         known.revert(slope, std::exp2(-passed / half_life));
+        known.fade(warming, std::pow(warming_kept, passed));
         known.drift(level, passed * level_drift * level_drift);
         for (int i = first_step; i < slope; ++i) {
             known.drift(i, passed * others_drift * others_drift);
@@ -129,11 +170,13 @@ static double share_of(double further) {
 }
 
 void llama_nextn_costs::verify_took(int width, double t) {
+    const int    n    = clamp(width);
+    const double gone = verify_warmth[n].use(round);
     if (!is_time(t)) {
         return;
     }
     pass_time();
-    const int n = clamp(width);
+    time += t;
     if (n == 1) {
         plain_took(t);
         return;
@@ -141,7 +184,8 @@ void llama_nextn_costs::verify_took(int width, double t) {
     run_ends();
     const int    i       = own_of(n);
     const double further = (n - 1) * std::exp(known[slope]);
-    took({{level, 1}, {slope, share_of(further)}, {i, 1}}, known[level] + std::log1p(further) + known[i], t);
+    took({{level, 1}, {warming, 1}, {slope, share_of(further)}, {i, 1}, {cold_verify, gone}},
+         known[level] + known[warming] + std::log1p(further) + known[i] + gone * known[cold_verify], t);
 }
 
 void llama_nextn_costs::plain_took(double t) {
@@ -151,33 +195,42 @@ void llama_nextn_costs::plain_took(double t) {
         run.first[run.length] = t;
     }
     run.length++;
-    n_plain_rounds++;
+    n_plain_rounds += run.length > 1;
 
     int i = 0;
     while (i < n_cold && (2 << i) <= run.length) {
         i++;
     }
     if (i < n_cold) {
-        took({{level, 1}, {cold + i, 1}}, t);
+        took({{level, 1}, {warming, 1}, {cold + i, 1}}, t);
     } else {
-        took({{level, 1}}, t);
+        took({{level, 1}, {warming, 1}}, t);
     }
 }
 
 void llama_nextn_costs::first_draft_took(double t, int n) {
-    n_caught_up = std::max(n, 0);
+    n_caught_up       = std::max(n, 0);
+    const double gone = draft_warmth[clamp(n_caught_up + 1)].use(round);
     if (is_time(t)) {
         pass_time();
+        time += t;
         const double further = n_caught_up * std::exp(known[row]);
-        took({{level, 1}, {first_step, 1}, {row, share_of(further)}},
-             known[level] + known[first_step] + std::log1p(further), t);
+        took({{level, 1}, {warming, 1}, {first_step, 1}, {row, share_of(further)}, {cold_draft, gone}},
+             known[level] + known[warming] + known[first_step] + std::log1p(further) + gone * known[cold_draft], t);
     }
 }
 
+void llama_nextn_costs::catching_up_took(double t) {
+    catch_up = t;
+    time += t;
+}
+
 void llama_nextn_costs::next_draft_took(double t) {
+    const double gone = draft_warmth[1].use(round);
     if (is_time(t)) {
         pass_time();
-        took({{level, 1}, {first_step, 1}, {next_step, 1}}, t);
+        time += t;
+        took({{level, 1}, {warming, 1}, {first_step, 1}, {next_step, 1}, {cold_draft, gone}}, t);
     }
 }
 

@@ -22,6 +22,9 @@
 //   log d(1) = level + first_step, level + first_step + next_step of a further step
 //   level + first_step + log(1 + n row) of a first step that catches up with n tokens
 //   level + cold(i) of the i-th round without drafts in a row. They begin with caches that hold other things.
+//   + warming, which the first rounds of a text take more, and less from one to the next
+//   + a share of cold_verify or cold_draft of all others: of what a width that was not used lately takes more, for the
+//   same reason, and less with each use
 class llama_nextn_costs {
 public:
     static constexpr double guess_per_token = 0.15; // of v(1), for each further token to verify
@@ -31,22 +34,28 @@ public:
 
     void next_round(int n = 1);               // what was measured until here is what the costs are asked for
     void run_ends() { plain_run.length = 0; } // of rounds without drafts
+    void new_text();                          // the caches may hold anything
 
-    // What was measured; leave out what included the building of a graph.
+    // What was measured; not positive: it included the building of a graph.
     void verify_took(int width, double t);
     void first_draft_took(double t, int n_caught_up = 0);
     void next_draft_took(double t);
-    void catching_up_took(double t) { catch_up = t; } // before a draft, for rounds without one
+    void catching_up_took(double t); // before a draft, for rounds without one
 
     double verify(int width) const; // v(n)
     double draft(int n_draft) const;
     double catch_up_row() const { return d_row; } // c: while drafting goes on, of each accepted token
 
-    // What drafting once among rounds without drafts costs beside its own round: the head catches up before it, and the
-    // plain rounds behind it begin cold.
-    double beside_a_try() const { return catch_up + n_caught_up * d_row + cold_start; }
+    // What it costs to change over, once: plain rounds begin with cold caches, and so does drafting, before which the
+    // head catches up.
+    double first_plain() const { return v_first; } // the whole first round of a run without drafts
+    double to_plain() const { return cold_start; }
+    double to_drafts() const { return catch_up + n_caught_up * d_row + cold_round; }
+    double beside_a_try() const { return to_drafts() + to_plain(); } // of drafting once among plain rounds
 
-    int n_plain() const { return n_plain_rounds; } // how often v(1) was measured
+    double elapsed() const { return time; } // all that was measured
+
+    int n_plain() const { return n_plain_rounds; } // how often v(1) was measured behind another round without a draft
 
     // Of the present run of rounds without drafts.
     static constexpr int n_falling = 7; // after this many it is known whether they get cheaper
@@ -57,12 +66,32 @@ public:
 private:
     static constexpr int n_cold = 4; // the first round of a run, the second and third, and so on in powers of two
 
-    enum : int { level, first_step, next_step, row, cold, slope = cold + n_cold, own };
+    enum : int {
+        level,
+        warming,
+        first_step,
+        next_step,
+        row,
+        cold_draft,
+        cold_verify,
+        cold,
+        slope = cold + n_cold,
+        own
+    };
 
     struct run {
         std::array<double, n_falling> first;
         int                           length = 0;
         double                        newest = 0;
+    };
+
+    // How much of what a width works on has gone from the caches: 0 to 1.
+    struct warmth {
+        double  gone = 0;
+        int64_t used = -1; // the last round that did, or none
+
+        double use(int64_t round);
+        void   rest();
     };
 
     static std::vector<llama_nextn_kalman::guess> first_guesses(int n_widths, double per_token);
@@ -81,11 +110,17 @@ private:
     int64_t            known_round = 0; // that the estimates are of
     bool               changed     = true;
 
+    double              time = 0;
+    std::vector<warmth> verify_warmth; // by width
+    std::vector<warmth> draft_warmth;  // by width
+
     std::vector<double> v; // by width
     double              d_first     = 0;
     double              d_next      = 0;
     double              d_row       = 0;
+    double              v_first     = 0; // of the first round of a run without drafts
     double              cold_start  = 0; // what the rounds at the beginning of a run take beyond their steady cost
+    double              cold_round  = 0; // what a first step and verifying two tokens take more after a long rest
     double              catch_up    = 0; // with many tokens, apart
     int                 n_caught_up = 0; // in the last first step
 

@@ -8,7 +8,7 @@
 // What a steady request takes for its costs, in decodes of one token.
 static constexpr double steady_verify = 0.15; // for each further token to verify
 static constexpr double steady_draft  = 0.1;  // for each drafted token
-static constexpr int    steady_known  = 3;    // rounds without a draft after which a length trusts the cost of one
+static constexpr int    steady_known  = 4;    // rounds without a draft after which a length trusts the cost of one
 
 llama_nextn_drafter::llama_nextn_drafter(llama_context * ctx_tgt, llama_context * ctx_dft,
                                          const llama_nextn_draft_params & params)
@@ -197,11 +197,10 @@ int32_t llama_nextn_drafter::chain(llama_seq_id seq_id, llama_token id_last, int
         if (ret != 0 || !read_best(seq, -1, best)) {
             return ret != 0 ? ret : -1;
         }
-        if (seq.steady() || llama_nextn_n_graph_builds(ctx_dft) == n_graphs) {
-            auto &       costs = seq.get_length().costs;
-            const double t     = seq.steady() ? steady_draft : (double) (ggml_time_us() - t_start);
-            seq.n_steps == 0 ? costs.first_draft_took(t, seq.steady() ? 0 : n_waiting) : costs.next_draft_took(t);
-        }
+        auto &       costs    = seq.get_length().costs;
+        const bool   measured = llama_nextn_n_graph_builds(ctx_dft) == n_graphs;
+        const double t        = seq.steady() ? steady_draft : measured ? (double) (ggml_time_us() - t_start) : 0;
+        seq.n_steps == 0 ? costs.first_draft_took(t, seq.steady() ? 0 : n_waiting) : costs.next_draft_took(t);
         seq.n_steps++;
         if (!take(seq, best)) {
             break;
@@ -308,8 +307,8 @@ void llama_nextn_drafter::accept(llama_seq_id seq_id, int32_t n_sent, int32_t n_
         length.saw(seq.p, n_sent, n_accepted);
         if (seq.steady()) {
             length.costs.verify_took(n_sent + 1, 1 + steady_verify * n_sent);
-        } else if (measured) {
-            length.costs.verify_took(n_sent + 1, t_verify);
+        } else {
+            length.costs.verify_took(n_sent + 1, measured ? t_verify : 0);
         }
     }
     seq.p.clear();

@@ -38,6 +38,20 @@ void llama_nextn_kalman::revert(int from, double keep) {
     }
 }
 
+void llama_nextn_kalman::fade(int i, double keep) {
+    mean[i] *= keep;
+    for (int j = 0; j < n; ++j) {
+        cov[i * n + j] *= keep;
+        cov[j * n + i] *= keep;
+    }
+}
+
+void llama_nextn_kalman::renew(int i) {
+    fade(i, 0);
+    mean[i]        = first[i].mean;
+    cov[i * n + i] = first[i].sd * first[i].sd;
+}
+
 void llama_nextn_kalman::limit(int i, double most) {
     mean[i] = std::min(mean[i], most);
 }

@@ -31,6 +31,12 @@ public:
     // Time passes: the numbers from i on have gone back towards their first guesses, from which they keep this share.
     void revert(int i, double keep);
 
+    // Time passes: a number has gone towards zero, of which it keeps this share.
+    void fade(int i, double keep);
+
+    // A number is another one now, of which the first guess is known.
+    void renew(int i);
+
     // A number cannot be more.
     void limit(int i, double most);
 

@@ -4,26 +4,37 @@
 #include <array>
 
 bool llama_nextn_plain_rounds::is_due(const llama_nextn_costs & costs, double even) {
-    static constexpr std::array<int, 3> first    = {2, 8, 24}; // rounds with drafts before a try
-    static constexpr int                interval = 256;
-    static constexpr int                share    = 24; // or as many for each round of the last try
+    static constexpr std::array<int, 3> first = {2, 8, 24}; // rounds with drafts before a try
 
-    trying = trying && goes_on(costs, even);
+    if (trying && !goes_on(costs, even)) {
+        trying = false;
+        wait(costs, even);
+    }
     if (!trying) {
         const int  n    = std::max(n_tries, costs.n_plain());
         const bool soon = changed || n < (int) first.size();
-        const int  wait = soon ? first[std::min<int>(n, first.size() - 1)] : std::max(interval, share * length);
-        if (++since < wait) {
+        const int  wait = first[std::min<int>(n, first.size() - 1)];
+        if (++since < wait || (!soon && costs.elapsed() < next)) {
             return false;
         }
         trying  = true;
         changed = false;
         length  = 0;
+        began   = costs.elapsed();
         n_tries++;
     }
     since = 0;
     length++;
     return true;
+}
+
+// Until the next try, so that tries take a share of the time: the smaller, the less plain decoding comes near.
+void llama_nextn_plain_rounds::wait(const llama_nextn_costs & costs, double even) {
+    static constexpr double share = 0.01;
+
+    const double lost = std::max(costs.elapsed() - began - length * even, 0.0);
+    const double near = std::min(even / costs.newest_plain(), 1.0);
+    next              = costs.elapsed() + lost / (share * near * near);
 }
 
 bool llama_nextn_plain_rounds::goes_on(const llama_nextn_costs & costs, double even) const {
@@ -42,9 +53,11 @@ llama_nextn_length::llama_nextn_length(int n_max, const llama_nextn_acceptance *
 
 void llama_nextn_length::new_text() {
     acceptance.new_text();
-    costs.run_ends();
+    costs.new_text();
     probe.ends();
+    drafting = true;
     off      = false;
+    n_rounds = 0;
     n_passed = 1;
 }
 
@@ -52,36 +65,54 @@ void llama_nextn_length::set_n_max(int n) {
     n_max = std::clamp(n, 0, k_max);
 }
 
+// A share of what it costs once.
+double llama_nextn_length::a_round(double once) const {
+    static constexpr int n_ahead = 64;
+    return once / std::max(n_ahead, n_rounds);
+}
+
+double llama_nextn_length::plain() const {
+    return costs.verify(1) + (drafting ? a_round(costs.to_plain()) : 0);
+}
+
+double llama_nextn_length::changing() const {
+    return drafting ? 0 : a_round(costs.to_drafts());
+}
+
 double llama_nextn_length::rate() const {
-    return std::max(1 / costs.verify(1), drafting_rate());
+    return std::max(1 / plain(), drafting_rate());
 }
 
 double llama_nextn_length::drafting_rate() const {
     double best = 0;
     double all  = 1; // probability that everything so far is accepted
     double e    = 1;
+
+    const double once = changing();
     for (int k = 1; k <= n_max; ++k) {
         all *= acceptance.ahead(k);
         e += all;
-        best = std::max(best, e / (costs.verify(k + 1) + costs.draft(k) + costs.catch_up_row() * (e - 1)));
+        best = std::max(best, e / (costs.verify(k + 1) + costs.draft(k) + costs.catch_up_row() * (e - 1) + once));
     }
     return best;
 }
 
 // The length with the largest E - r T given the probabilities of the tokens drafted already; their cost is sunk.
 int llama_nextn_length::best_ahead(const std::vector<float> & p, bool drafted_only) const {
-    const int    j = (int) p.size();
-    const double r = rate();
+    const int    j    = (int) p.size();
+    const double r    = rate();
+    const double once = changing();
 
+    // a draft that is dropped leaves one round without among those with drafts
     int    best  = 0;
     double all   = 1;
     double e     = 1;
-    double value = e - r * costs.verify(1);
+    double value = e - r * (j > 0 && drafting ? costs.first_plain() : plain());
     for (int k = 1; k <= (drafted_only ? j : n_max); ++k) {
         all *= k <= j ? acceptance.of(k, p[k - 1]) : acceptance.ahead(k);
         e += all;
         const double to_draft = k <= j ? 0 : costs.draft(k) - costs.draft(j);
-        const double v        = e - r * (costs.verify(k + 1) + to_draft + costs.catch_up_row() * (e - 1));
+        const double v        = e - r * (costs.verify(k + 1) + to_draft + costs.catch_up_row() * (e - 1) + once);
         if (v > value) {
             value = v;
             best  = k;
@@ -94,13 +125,15 @@ int llama_nextn_length::plan() {
     const int n = n_passed;
     n_passed    = 1;
     off         = false;
+    n_rounds += n;
     costs.next_round(n);
     acceptance.next_round(n);
     if (n_max > 0 && plain_rounds.is_due(costs, plain_rounds.is_trying() ? 1 / drafting_rate() : 0)) {
         probe.ends();
         return 0;
     }
-    if (best_ahead({}, false) > 0) {
+    drafting = best_ahead({}, false) > 0;
+    if (drafting) {
         probe.drafts();
         return n_max;
     }
@@ -145,7 +178,7 @@ void llama_nextn_length::saw(const std::vector<float> & p, int n_sent, int n_acc
     };
     const double needed = probe.needed_acceptance(n_max, plain, costs.catch_up_row(), cost_of);
     probe.tried(n_accepted > 0, needed, (cost_of(1) - plain) / plain, costs.beside_a_try() / plain);
-    if (n_accepted > 0 && cost_of(1) < 2 * plain) { // it took less than the two tokens would have
+    if (n_accepted > 0 && cost_of(1) < 2.5 * plain) { // it took less than the two tokens would have
         probe.go_on();
     }
 }

@@ -22,12 +22,15 @@ public:
 
 private:
     bool goes_on(const llama_nextn_costs & costs, double even) const;
+    void wait(const llama_nextn_costs & costs, double even);
 
-    int  since   = 0; // rounds with drafts
-    int  n_tries = 0;
-    int  length  = 0; // of the try, in rounds
-    bool trying  = false;
-    bool changed = false; // drafting began after rounds without, on what may be old measurements
+    int    since   = 0; // rounds with drafts
+    int    n_tries = 0;
+    int    length  = 0; // of the try, in rounds
+    double began   = 0; // and its first moment
+    double next    = 0; // no try before
+    bool   trying  = false;
+    bool   changed = false; // drafting began after rounds without, on what may be old measurements
 };
 
 // Chooses how many tokens to draft so that accepted tokens per second are highest.
@@ -37,6 +40,10 @@ private:
 // tokens, drafting k and, in the next round, catching up with what was accepted. The best long-run rate is the largest
 // r for which some k has E(k) - r T(k) >= 0, so with r known every choice within a round maximises E - r T (renewal
 // reward).
+//
+// To begin with drafts, or to end them, costs something once (llama_nextn_costs): it counts with the share of one of
+// the rounds that are expected to come. A text is expected to go on for as long as it been going on, and for 64 rounds
+// at least.
 //
 // Everything here is arithmetic on numbers handed in: no clock, no engine, no randomness.
 class llama_nextn_length {
@@ -73,11 +80,16 @@ public:
 private:
     double rate() const;          // r: tokens per time of the best length under average acceptance
     double drafting_rate() const; // of the best that is not 0
+    double plain() const;         // time of a round without a draft, in a run of such
+    double a_round(double once) const;
+    double changing() const; // what a round with a draft takes more
     int    best_ahead(const std::vector<float> & p, bool drafted_only) const;
 
     int                      n_max;
     llama_nextn_plain_rounds plain_rounds;
 
+    int  n_rounds = 0;     // of this text
     int  n_passed = 1;     // rounds since the last plan, with the coming one
-    bool off      = false; // drafting did not pay in the last plan
+    bool drafting = true;  // it paid in the last plan, or a text begins
+    bool off      = false; // it did not, and the coming round is not a try either
 };
