@@ -7,18 +7,20 @@ static constexpr double guess_draft       = 0.1; // of v(1)
 static constexpr double guess_next        = 0.8; // of the first draft step
 static constexpr double guess_row         = 0.1; // of the first draft step
 static constexpr double guess_warming     = 0.2; // logarithm of what the first round of a text takes more
-static constexpr double guess_cold_draft  = 0.5; // logarithms of what a long rest adds
-static constexpr double guess_cold_verify = 0.3;
+static constexpr double guess_another     = 0.0;
+static constexpr double guess_cold_draft  = 0.3; // logarithms of what a long rest adds
+static constexpr double guess_cold_verify = 0.15;
 
 // Standard deviations of the first guesses. Of a level in an unknown unit nothing is known.
 static constexpr double level_sd       = 10;
 static constexpr double slope_sd       = 0.5;
 static constexpr double warming_sd     = 0.4;
+static constexpr double another_sd     = 0.02;
 static constexpr double first_step_sd  = 0.7;
 static constexpr double next_step_sd   = 0.4;
 static constexpr double row_sd         = 0.7;
-static constexpr double cold_draft_sd  = 0.5;
-static constexpr double cold_verify_sd = 0.3;
+static constexpr double cold_draft_sd  = 0.35;
+static constexpr double cold_verify_sd = 0.2;
 static constexpr double cold_sd        = 0.3; // of the first round of a run; half of it for the next two, and so on
 static constexpr double own_sd         = 0.07;
 
@@ -41,6 +43,7 @@ std::vector<llama_nextn_kalman::guess> llama_nextn_costs::first_guesses(int n_wi
     std::vector<llama_nextn_kalman::guess> guesses(own + count_own(n_widths), {0, own_sd});
     guesses[level]       = {0, level_sd};
     guesses[warming]     = {guess_warming, warming_sd};
+    guesses[another]     = {guess_another, another_sd};
     guesses[slope]       = {std::log(per_token), slope_sd};
     guesses[first_step]  = {std::log(guess_draft), first_step_sd};
     guesses[next_step]   = {std::log(guess_next), next_step_sd};
@@ -101,8 +104,9 @@ void llama_nextn_costs::learn() {
     d_next  = d_first * std::exp(known[next_step]);
     d_row   = d_first * std::exp(known[row]);
 
-    v_first    = v[1] * std::exp(std::max(known[cold], 0.0));
-    cold_start = 0;
+    other_width = std::max(std::expm1(known[another]), 0.0);
+    v_first     = v[1] * std::exp(std::max(known[cold], 0.0));
+    cold_start  = 0;
     for (int i = 0; i < n_cold; ++i) {
         cold_start += (1 << i) * std::max(std::expm1(known[cold + i]), 0.0) * v[1];
     }
@@ -170,8 +174,10 @@ static double share_of(double further) {
 }
 
 void llama_nextn_costs::verify_took(int width, double t) {
-    const int    n    = clamp(width);
-    const double gone = verify_warmth[n].use(round);
+    const int    n     = clamp(width);
+    const double gone  = verify_warmth[n].use(round);
+    const double other = n == last_width ? 0 : 1;
+    last_width         = n;
     if (!is_time(t)) {
         return;
     }
@@ -184,8 +190,10 @@ void llama_nextn_costs::verify_took(int width, double t) {
     run_ends();
     const int    i       = own_of(n);
     const double further = (n - 1) * std::exp(known[slope]);
-    took({{level, 1}, {warming, 1}, {slope, share_of(further)}, {i, 1}, {cold_verify, gone}},
-         known[level] + known[warming] + std::log1p(further) + known[i] + gone * known[cold_verify], t);
+    took({{level, 1}, {warming, 1}, {slope, share_of(further)}, {i, 1}, {another, other}, {cold_verify, gone}},
+         known[level] + known[warming] + std::log1p(further) + known[i] + other * known[another] +
+             gone * known[cold_verify],
+         t);
 }
 
 void llama_nextn_costs::plain_took(double t) {

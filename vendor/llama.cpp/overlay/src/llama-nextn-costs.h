@@ -22,9 +22,10 @@
 //   log d(1) = level + first_step, level + first_step + next_step of a further step
 //   level + first_step + log(1 + n row) of a first step that catches up with n tokens
 //   level + cold(i) of the i-th round without drafts in a row. They begin with caches that hold other things.
-//   + warming, which the first rounds of a text take more, and less from one to the next
-//   + a share of cold_verify or cold_draft of all others: of what a width that was not used lately takes more, for the
-//   same reason, and less with each use
+//   + another, where as many tokens were not verified in the round before
+//   + a share of cold_verify or cold_draft, where as many tokens were not verified or read lately. The graph of a width
+//   has memory of its own, and leaves the caches in the meantime; with each use less is missing.
+//   + warming in each of them at the beginning of a text. It is another number in each text, and fades.
 class llama_nextn_costs {
 public:
     static constexpr double guess_per_token = 0.15; // of v(1), for each further token to verify
@@ -36,7 +37,7 @@ public:
     void run_ends() { plain_run.length = 0; } // of rounds without drafts
     void new_text();                          // the caches may hold anything
 
-    // What was measured; not positive: it included the building of a graph.
+    // What was measured; 0 where it included the building of a graph.
     void verify_took(int width, double t);
     void first_draft_took(double t, int n_caught_up = 0);
     void next_draft_took(double t);
@@ -44,14 +45,15 @@ public:
 
     double verify(int width) const; // v(n)
     double draft(int n_draft) const;
-    double catch_up_row() const { return d_row; } // c: while drafting goes on, of each accepted token
+    double another_width() const { return other_width; } // what verifying another number takes more, as a share
+    double catch_up_row() const { return d_row; }        // c: while drafting goes on, of each accepted token
 
     // What it costs to change over, once: plain rounds begin with cold caches, and so does drafting, before which the
     // head catches up.
     double first_plain() const { return v_first; } // the whole first round of a run without drafts
     double to_plain() const { return cold_start; }
-    double to_drafts() const { return catch_up + n_caught_up * d_row + cold_round; }
-    double beside_a_try() const { return to_drafts() + to_plain(); } // of drafting once among plain rounds
+    double to_drafts() const { return catching_up() + cold_round; }
+    double beside_a_try() const { return catching_up() + to_plain(); } // the cold round is the try itself
 
     double elapsed() const { return time; } // all that was measured
 
@@ -74,6 +76,7 @@ private:
         row,
         cold_draft,
         cold_verify,
+        another,
         cold,
         slope = cold + n_cold,
         own
@@ -85,22 +88,22 @@ private:
         double                        newest = 0;
     };
 
-    // How much of what a width works on has gone from the caches: 0 to 1.
-    struct warmth {
-        double  gone = 0;
-        int64_t used = -1; // the last round that did, or none
+    struct warmth {        // of what a width works on
+        double  gone = 0;  // how much of it is not in the caches, behind the last use: 0 to 1
+        int64_t used = -1; // the round of that, or none
 
-        double use(int64_t round);
-        void   rest();
+        double use(int64_t round); // how much of it was missing
+        void   rest();             // all of it is, now
     };
 
     static std::vector<llama_nextn_kalman::guess> first_guesses(int n_widths, double per_token);
 
-    int  clamp(int width) const;
-    int  own_of(int width) const;
-    void pass_time();
-    void plain_took(double t);
-    void took(std::initializer_list<llama_nextn_kalman::term> terms, double t);
+    double catching_up() const { return catch_up + n_caught_up * d_row; }
+    int    clamp(int width) const;
+    int    own_of(int width) const;
+    void   pass_time();
+    void   plain_took(double t);
+    void   took(std::initializer_list<llama_nextn_kalman::term> terms, double t);
     void took(std::initializer_list<llama_nextn_kalman::term> terms, double predicted, double t); // where it is no sum
     void learn();
 
@@ -111,13 +114,15 @@ private:
     bool               changed     = true;
 
     double              time = 0;
-    std::vector<warmth> verify_warmth; // by width
-    std::vector<warmth> draft_warmth;  // by width
+    std::vector<warmth> verify_warmth; // by width, as the next
+    std::vector<warmth> draft_warmth;
+    int                 last_width = 1;
 
     std::vector<double> v; // by width
     double              d_first     = 0;
     double              d_next      = 0;
     double              d_row       = 0;
+    double              other_width = 0;
     double              v_first     = 0; // of the first round of a run without drafts
     double              cold_start  = 0; // what the rounds at the beginning of a run take beyond their steady cost
     double              cold_round  = 0; // what a first step and verifying two tokens take more after a long rest

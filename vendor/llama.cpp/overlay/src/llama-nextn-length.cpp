@@ -30,7 +30,7 @@ bool llama_nextn_plain_rounds::is_due(const llama_nextn_costs & costs, double ev
 
 // Until the next try, so that tries take a share of the time: the smaller, the less plain decoding comes near.
 void llama_nextn_plain_rounds::wait(const llama_nextn_costs & costs, double even) {
-    static constexpr double share = 0.01;
+    static constexpr double share = 0.005;
 
     const double lost = std::max(costs.elapsed() - began - length * even, 0.0);
     const double near = std::min(even / costs.newest_plain(), 1.0);
@@ -65,43 +65,55 @@ void llama_nextn_length::set_n_max(int n) {
     n_max = std::clamp(n, 0, k_max);
 }
 
-// A share of what it costs once.
-double llama_nextn_length::a_round(double once) const {
-    static constexpr int n_ahead = 64;
-    return once / std::max(n_ahead, n_rounds);
+double llama_nextn_length::share(double once) const {
+    static constexpr int least = 64;
+    return once / std::max(least, n_rounds);
 }
 
 double llama_nextn_length::plain() const {
-    return costs.verify(1) + (drafting ? a_round(costs.to_plain()) : 0);
+    return costs.verify(1) + (drafting ? share(costs.to_plain()) : 0);
 }
 
-double llama_nextn_length::changing() const {
-    return drafting ? 0 : a_round(costs.to_drafts());
+double llama_nextn_length::to_change() const {
+    return drafting ? 0 : share(costs.to_drafts());
 }
 
 double llama_nextn_length::rate() const {
-    return std::max(1 / plain(), drafting_rate());
+    return std::max(1 / plain(), usual_rate);
 }
 
-double llama_nextn_length::drafting_rate() const {
-    double best = 0;
-    double all  = 1; // probability that everything so far is accepted
-    double e    = 1;
+void llama_nextn_length::choose_usual() {
+    static constexpr double hardly = 0.25; // of what another length costs
 
-    const double once = changing();
+    const double once      = to_change();
+    double       all       = 1; // probability that everything so far is accepted
+    double       e         = 1;
+    int          best      = 0;
+    double       best_rate = 0;
+    double       same_rate = 0;
     for (int k = 1; k <= n_max; ++k) {
         all *= acceptance.ahead(k);
         e += all;
-        best = std::max(best, e / (costs.verify(k + 1) + costs.draft(k) + costs.catch_up_row() * (e - 1) + once));
+        const double rate = e / (costs.verify(k + 1) + costs.draft(k) + costs.catch_up_row() * (e - 1) + once);
+        if (rate > best_rate) {
+            best      = k;
+            best_rate = rate;
+        }
+        if (k == usual) {
+            same_rate = rate;
+        }
     }
-    return best;
+    const bool stays = best_rate <= same_rate * (1 + hardly * costs.another_width());
+    usual            = stays ? usual : best;
+    usual_rate       = stays ? same_rate : best_rate;
 }
 
 // The length with the largest E - r T given the probabilities of the tokens drafted already; their cost is sunk.
 int llama_nextn_length::best_ahead(const std::vector<float> & p, bool drafted_only) const {
-    const int    j    = (int) p.size();
-    const double r    = rate();
-    const double once = changing();
+    const int    j     = (int) p.size();
+    const double r     = rate();
+    const double once  = to_change();
+    const double other = 2 * costs.another_width(); // there and back
 
     // a draft that is dropped leaves one round without among those with drafts
     int    best  = 0;
@@ -112,7 +124,8 @@ int llama_nextn_length::best_ahead(const std::vector<float> & p, bool drafted_on
         all *= k <= j ? acceptance.of(k, p[k - 1]) : acceptance.ahead(k);
         e += all;
         const double to_draft = k <= j ? 0 : costs.draft(k) - costs.draft(j);
-        const double v        = e - r * (costs.verify(k + 1) + to_draft + costs.catch_up_row() * (e - 1) + once);
+        const double verify   = costs.verify(k + 1) * (k == usual ? 1 : 1 + other);
+        const double v        = e - r * (verify + to_draft + costs.catch_up_row() * (e - 1) + once);
         if (v > value) {
             value = v;
             best  = k;
@@ -128,7 +141,8 @@ int llama_nextn_length::plan() {
     n_rounds += n;
     costs.next_round(n);
     acceptance.next_round(n);
-    if (n_max > 0 && plain_rounds.is_due(costs, plain_rounds.is_trying() ? 1 / drafting_rate() : 0)) {
+    choose_usual();
+    if (n_max > 0 && plain_rounds.is_due(costs, plain_rounds.is_trying() ? 1 / usual_rate : 0)) {
         probe.ends();
         return 0;
     }
@@ -178,7 +192,7 @@ void llama_nextn_length::saw(const std::vector<float> & p, int n_sent, int n_acc
     };
     const double needed = probe.needed_acceptance(n_max, plain, costs.catch_up_row(), cost_of);
     probe.tried(n_accepted > 0, needed, (cost_of(1) - plain) / plain, costs.beside_a_try() / plain);
-    if (n_accepted > 0 && cost_of(1) < 2.5 * plain) { // it took less than the two tokens would have
+    if (n_accepted > 0 && cost_of(1) < 2 * plain) { // it took less than the two tokens would have
         probe.go_on();
     }
 }

@@ -41,9 +41,8 @@ private:
 // r for which some k has E(k) - r T(k) >= 0, so with r known every choice within a round maximises E - r T (renewal
 // reward).
 //
-// To begin with drafts, or to end them, costs something once (llama_nextn_costs): it counts with the share of one of
-// the rounds that are expected to come. A text is expected to go on for as long as it been going on, and for 64 rounds
-// at least.
+// To begin with drafts, or to end them, costs something once: a round bears a share of it. A text is expected to go on
+// for as long as it has been going on, and for 64 rounds at least.
 //
 // Everything here is arithmetic on numbers handed in: no clock, no engine, no randomness.
 class llama_nextn_length {
@@ -78,15 +77,19 @@ public:
     llama_nextn_probe      probe;
 
 private:
-    double rate() const;          // r: tokens per time of the best length under average acceptance
-    double drafting_rate() const; // of the best that is not 0
-    double plain() const;         // time of a round without a draft, in a run of such
-    double a_round(double once) const;
-    double changing() const; // what a round with a draft takes more
+    void   choose_usual();
+    double rate() const;             // r
+    double plain() const;            // time of a round without a draft, in a run of such
+    double to_change() const;        // what a round with a draft bears of the cost to begin with them
+    double share(double once) const; // that a round bears
     int    best_ahead(const std::vector<float> & p, bool drafted_only) const;
 
     int                      n_max;
     llama_nextn_plain_rounds plain_rounds;
+
+    // The best length under average acceptance, or the one before where it is hardly worse; and its tokens per time.
+    int    usual      = 0;
+    double usual_rate = 0;
 
     int  n_rounds = 0;     // of this text
     int  n_passed = 1;     // rounds since the last plan, with the coming one
