@@ -30,7 +30,7 @@ static constexpr double others_drift = 0.004;
 static constexpr double rest_half    = 64; // rounds after which half of what a width works on has gone from the caches
 static constexpr double warming_kept = 0.87;
 static constexpr double left_by_use  = 0.6;
-static constexpr double half_life    = 600; // rounds, of how slope and own costs differ from their guesses
+static constexpr double half_life    = 1600; // rounds, of how slope and own costs differ from their guesses
 
 static constexpr int n_own_exact = 16; // widths with numbers of their own; of wider ones 8 share one, the widest all
 static constexpr int n_own_most  = 20;

@@ -53,7 +53,7 @@ public:
     double first_plain() const { return v_first; } // the whole first round of a run without drafts
     double to_plain() const { return cold_start; }
     double to_drafts() const { return catching_up() + cold_round; }
-    double beside_a_try() const { return catching_up() + to_plain(); } // the cold round is the try itself
+    double beside_a_try() const { return to_drafts() + to_plain(); } // of drafting once among plain rounds
 
     double elapsed() const { return time; } // all that was measured
 
