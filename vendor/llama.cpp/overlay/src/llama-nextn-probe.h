@@ -86,7 +86,7 @@ private:
     static constexpr double first         = 8;
     static constexpr double last          = 1024;
     static constexpr double share         = 0.003; // of the time that may go to trying a bad head
-    static constexpr double share_of_good = 0.02;  // and one that is nearly as good as needed
+    static constexpr double share_of_good = 0.01;  // and one that is nearly as good as needed
 
     int    rounds_off = 0;
     double interval   = first;
