@@ -52,7 +52,7 @@ public:
     // head catches up.
     double first_plain() const { return v_first; } // the whole first round of a run without drafts
     double to_plain() const { return cold_start; }
-    double to_drafts() const { return catching_up() + cold_round; }
+    double to_drafts() const { return catch_up + n_caught_up * d_row + cold_round; }
     double beside_a_try() const { return to_drafts() + to_plain(); } // of drafting once among plain rounds
 
     double elapsed() const { return time; } // all that was measured
@@ -98,12 +98,11 @@ private:
 
     static std::vector<llama_nextn_kalman::guess> first_guesses(int n_widths, double per_token);
 
-    double catching_up() const { return catch_up + n_caught_up * d_row; }
-    int    clamp(int width) const;
-    int    own_of(int width) const;
-    void   pass_time();
-    void   plain_took(double t);
-    void   took(std::initializer_list<llama_nextn_kalman::term> terms, double t);
+    int  clamp(int width) const;
+    int  own_of(int width) const;
+    void pass_time();
+    void plain_took(double t);
+    void took(std::initializer_list<llama_nextn_kalman::term> terms, double t);
     void took(std::initializer_list<llama_nextn_kalman::term> terms, double predicted, double t); // where it is no sum
     void learn();
 
