@@ -59,6 +59,7 @@ void llama_nextn_length::new_text() {
     off      = false;
     n_rounds = 0;
     n_passed = 1;
+    missed   = true;
 }
 
 void llama_nextn_length::set_n_max(int n) {
@@ -71,7 +72,10 @@ double llama_nextn_length::share(double once) const {
 }
 
 double llama_nextn_length::plain() const {
-    return costs.verify(1) + (drafting ? share(costs.to_plain()) : 0);
+    static constexpr double benefit = 1.02; // of the doubt
+
+    const double t = costs.verify(1) + (drafting ? share(costs.to_plain()) : 0);
+    return in_doubt ? std::max(t, benefit / usual_rate) : t;
 }
 
 double llama_nextn_length::to_change() const {
@@ -119,7 +123,7 @@ int llama_nextn_length::best_ahead(const std::vector<float> & p, bool drafted_on
     int    best  = 0;
     double all   = 1;
     double e     = 1;
-    double value = e - r * (j > 0 && drafting ? costs.first_plain() : plain());
+    double value = e - r * (j > 0 && drafting ? std::max(costs.first_plain(), plain()) : plain());
     for (int k = 1; k <= (drafted_only ? j : n_max); ++k) {
         all *= k <= j ? acceptance.of(k, p[k - 1]) : acceptance.ahead(k);
         e += all;
@@ -135,6 +139,8 @@ int llama_nextn_length::best_ahead(const std::vector<float> & p, bool drafted_on
 }
 
 int llama_nextn_length::plan() {
+    static constexpr int patience = 4; // one slow round is no reason to stop
+
     const int n = n_passed;
     n_passed    = 1;
     off         = false;
@@ -146,6 +152,9 @@ int llama_nextn_length::plan() {
         probe.ends();
         return 0;
     }
+    in_doubt = false;
+    n_doubts = best_ahead({}, false) > 0 ? 0 : n_doubts + 1;
+    in_doubt = n_doubts > 0 && n_doubts <= patience && drafting && !missed;
     drafting = best_ahead({}, false) > 0;
     if (drafting) {
         probe.drafts();
@@ -183,6 +192,7 @@ int llama_nextn_length::keep(const std::vector<float> & p) const {
 
 void llama_nextn_length::saw(const std::vector<float> & p, int n_sent, int n_accepted) {
     acceptance.saw(p, n_sent, n_accepted);
+    missed = n_sent > 0 && n_accepted == 0;
     if (!probe.is_trying()) {
         return;
     }

@@ -95,4 +95,7 @@ private:
     int  n_passed = 1;     // rounds since the last plan, with the coming one
     bool drafting = true;  // it paid in the last plan, or a text begins
     bool off      = false; // it did not, and the coming round is not a try either
+    int  n_doubts = 0;     // rounds with drafts since it paid
+    bool in_doubt = false; // drafting goes on although it does not seem to pay
+    bool missed   = true;  // the last draft was rejected as a whole, or there was none in this text
 };
