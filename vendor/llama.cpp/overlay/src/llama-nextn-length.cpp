@@ -191,6 +191,8 @@ int llama_nextn_length::keep(const std::vector<float> & p) const {
 }
 
 void llama_nextn_length::saw(const std::vector<float> & p, int n_sent, int n_accepted) {
+    static constexpr double near = 1.25;
+
     acceptance.saw(p, n_sent, n_accepted);
     missed = n_sent > 0 && n_accepted == 0;
     if (!probe.is_trying()) {
@@ -202,7 +204,7 @@ void llama_nextn_length::saw(const std::vector<float> & p, int n_sent, int n_acc
     };
     const double needed = probe.needed_acceptance(n_max, plain, costs.catch_up_row(), cost_of);
     probe.tried(n_accepted > 0, needed, (cost_of(1) - plain) / plain, costs.beside_a_try() / plain);
-    if (n_accepted > 0 && cost_of(1) < 2 * plain) { // it took less than the two tokens would have
-        probe.go_on();
+    if (n_accepted > 0 && cost_of(1) < near * 2 * plain) { // it took about what the two tokens would have
+        probe.go_on(std::max(cost_of(1) / plain - 2, 0.0));
     }
 }
