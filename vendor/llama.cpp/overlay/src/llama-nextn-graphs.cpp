@@ -1,6 +1,7 @@
 #include "llama-nextn-graphs.h"
 
 #include "llama-context.h"
+#include "llama-model.h"
 
 #include <algorithm>
 #include <utility>
@@ -122,9 +123,18 @@ void llama_nextn_graphs::make_result(llama_context & ctx, slot & of) {
     }
 }
 
-// Room for a narrow graph: that of the context's own is megabytes more, which have to be cleared.
+// Room for a narrow graph, which has about as many nodes as the one reserved for wide batches (padding adds two for each
+// norm). The room of the context's own is megabytes, which have to be cleared: to make a graph took half as long again.
 uint32_t llama_nextn_graphs::max_nodes(const llama_context & ctx) {
-    return ctx.graph_max_nodes(max_narrow_tokens);
+    static constexpr size_t others = 256; // inputs and the like
+
+    const size_t most     = ctx.graph_max_nodes(max_narrow_tokens);
+    auto *       reserved = ctx.get_gf_res_reserve();
+    if (!reserved || !reserved->get_gf()) {
+        return (uint32_t) most;
+    }
+    const size_t n_nodes = ggml_graph_n_nodes(reserved->get_gf());
+    return (uint32_t) std::min(most, 2 * n_nodes + ctx.model.n_tensors() + others);
 }
 
 void llama_nextn_graphs::exchange(llama_context & ctx, slot & other) {
