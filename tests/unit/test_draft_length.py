@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from nextn._core import DraftLength
+from simulated_texts import N_MAX, Length
 
-N_MAX = 8
 # Cost of verifying 1 .. 9 tokens, of the first draft step, and of a further one; any unit. Real machines' shapes.
 COSTS = {
     "dear-verify": ([34, 50, 76, 72, 99, 102, 120, 125, 150], 4, 2.6),  # four rows cheaper than three
@@ -27,12 +27,6 @@ def best_fixed(verify, first, further, acceptance):
         tokens = sum(acceptance**i for i in range(k + 1))
         rates.append(tokens / cost(verify, first, further, k, k))
     return max(rates)
-
-
-class Length(DraftLength):
-    """With the rounds that its user leaves out."""
-
-    n_rest = 0
 
 
 def run_round(length, costs, p_head, accepts, noise=lambda: 1.0, behind=0, row=0.0):
@@ -347,103 +341,6 @@ def test_a_first_step_is_told_from_what_it_catches_up_with():
         shares.append(share_of_drafts_once_a_head_is_good(length, costs, 0.1, np.random.default_rng(seed)))
         assert length.cost_draft(1) == pytest.approx(0.25, rel=0.1)
     assert np.sum(np.array(shares) > 0.8) >= 7  # one may have no luck with its few tries
-
-
-class CoolingModel:
-    """A model of a few MB, in microseconds: a round takes longer where its length was not used lately.
-
-    Graphs of other lengths leave the caches within 20 ms, and a text begins with none of them there. As measured with
-    the bundled model.
-    """
-
-    VERIFY = (236, 322, 430, 520, 640, 750, 870, 980, 1080)
-    FIRST, FURTHER, ROW = 60, 56, 7
-
-    def __init__(self, rng):
-        self.rng, self.time, self.warmth, self.beginning, self.behind = rng, 0.0, {}, 1.0, 0
-
-    def new_text(self):
-        self.warmth, self.beginning, self.behind = {}, 1.0, 0
-
-    def spend(self, what, steady, cold):
-        used, missing = self.warmth.get(what, (0.0, 1.0))
-        missing = 1 - (1 - missing) * 2 ** ((used - self.time) / 20e3)
-        taken = steady * (1 + cold * missing) * self.rng.normal(1, 0.02)
-        self.time += taken
-        self.warmth[what] = self.time, 0.55 * missing
-        return taken
-
-    def catch_up(self):
-        taken = self.behind * (self.ROW + 1) if self.behind > N_MAX else 0.0
-        self.time, self.behind = self.time + taken, 0 if taken else self.behind
-        return taken
-
-    def first_step(self):
-        behind, self.behind = self.behind, 0
-        return self.spend(("draft", behind), self.FIRST + self.ROW * behind, 0.7), behind
-
-    def next_step(self):
-        return self.spend(("draft", 0), self.FURTHER, 0.7)
-
-    def verify(self, n_sent):
-        taken = self.spend(("verify", n_sent), self.VERIFY[n_sent] * (1 + 0.7 * self.beginning), 0.45)
-        self.beginning *= 0.85
-        return taken
-
-
-def time_of_text(model, chances, acceptance, length=None, k=0):
-    """Microseconds of a text in which the token at i is accepted if chances[i] is low; k: without length."""
-    model.new_text()
-    if length:
-        length.new_text()
-    start, i = model.time, 0
-    while i < len(chances):
-        n_room, rests, p = len(chances) - i - 1, False, []
-        if length and length.n_rest > 0:
-            length.n_rest, rests = length.n_rest - 1, True
-        n = 0 if rests else min(n_room, length.plan() if length else k)
-        if n > 0:
-            caught_up = model.catch_up()
-            taken, behind = model.first_step()
-            p.append(0.9)
-            if length:
-                length.catching_up_took(caught_up)
-                length.first_draft_took(taken, behind)
-        while 0 < len(p) < n and (not length or length.go_on(p)):
-            taken = model.next_step()
-            p.append(0.9)
-            if length:
-                length.next_draft_took(taken)
-        n_sent = length.keep(p) if length and p else len(p)
-        n_accepted = 0
-        while n_accepted < n_sent and chances[i + n_accepted] < acceptance:
-            n_accepted += 1
-        taken = model.verify(n_sent)
-        if length and not rests:
-            length.saw(p, n_sent, n_accepted)
-            length.verify_took(n_sent + 1, taken)
-            length.n_rest = length.rest()
-        model.behind += n_accepted if p else 1
-        i += 1 + n_accepted
-    return model.time - start
-
-
-@pytest.mark.parametrize("acceptance", [0.0, 0.3, 0.6, 0.85, 0.95])
-def test_a_model_so_small_that_its_graphs_leave_the_caches(acceptance):
-    """Tries find everything cold, and the lengths are so near each other that drafting was off for dozens of texts."""
-    shares = []
-    for seed in range(6):
-        rng = np.random.default_rng(seed)
-        texts, length = rng.random((40, 96)), Length(N_MAX)
-        adaptive = CoolingModel(rng)
-        for chances in texts:
-            time_of_text(adaptive, chances, acceptance, length)
-        fixed = [CoolingModel(rng) for _ in range(7)]
-        for k, model in enumerate(fixed):
-            for chances in texts:
-                time_of_text(model, chances, acceptance, k=k)
-        shares.append(min(model.time for model in fixed) / adaptive.time)
-    assert np.mean(shares) >= 0.955  # 0.93 at 0.85 if cold graphs are not known
 
 
 def test_rounds_are_left_out_only_in_a_long_run_without_drafts():

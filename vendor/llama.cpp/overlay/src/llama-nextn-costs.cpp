@@ -22,7 +22,7 @@ static constexpr double row_sd         = 0.7;
 static constexpr double cold_draft_sd  = 0.35;
 static constexpr double cold_verify_sd = 0.2;
 static constexpr double cold_sd        = 0.3; // of the first round of a run; half of it for the next two, and so on
-static constexpr double own_sd         = 0.04;
+static constexpr double own_sd         = 0.07;
 
 // What changes in a round.
 static constexpr double level_drift  = 0.02;
