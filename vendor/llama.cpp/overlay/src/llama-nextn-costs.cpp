@@ -80,15 +80,16 @@ void llama_nextn_costs::next_round(int n) {
 }
 
 void llama_nextn_costs::new_text() {
-    static constexpr int n_first = 16;
+    static constexpr int few = 16; // rounds, which show little
 
     run_ends();
     pass_time();
-    if (!settled && round >= n_first) {
+    if (!settled && round >= few) {
         for (int i = first_step; i < own + n_own; ++i) {
             known.renew(i);
         }
         settled = true;
+        changed = true;
     }
     known.renew(warming);
     for (auto * widths : {&verify_warmth, &draft_warmth}) {

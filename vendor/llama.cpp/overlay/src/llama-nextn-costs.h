@@ -26,6 +26,9 @@
 //   + a share of cold_verify or cold_draft, where as many tokens were not verified or read lately. The graph of a width
 //   has memory of its own, and leaves the caches in the meantime; with each use less is missing.
 //   + warming in each of them at the beginning of a text. It is another number in each text, and fades.
+//
+// Behind the first text all but the level are guesses again: in a process that has just begun memory is mapped and
+// graphs are made, and what shares of v(1) that seemed to show kept drafting off for a thousand tokens.
 class llama_nextn_costs {
 public:
     static constexpr double guess_per_token = 0.15; // of v(1), for each further token to verify
@@ -111,7 +114,7 @@ private:
     int64_t            round       = 0;
     int64_t            known_round = 0; // that the estimates are of
     bool               changed     = true;
-    bool               settled     = false; // the first text, in which memory is mapped and graphs are built, is over
+    bool               settled     = false;
 
     double              time = 0;
     std::vector<warmth> verify_warmth; // by width, as the next

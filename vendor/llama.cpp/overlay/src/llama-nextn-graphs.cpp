@@ -123,8 +123,8 @@ void llama_nextn_graphs::make_result(llama_context & ctx, slot & of) {
     }
 }
 
-// Room for a narrow graph, which has about as many nodes as the one reserved for wide batches (padding adds two for each
-// norm). The room of the context's own is megabytes, which have to be cleared: to make a graph took half as long again.
+// Room for a narrow graph, which has about as many nodes as the one reserved for wide batches, with padding some more.
+// The room of the context's own is megabytes, which have to be cleared: to make a graph took half as long again.
 uint32_t llama_nextn_graphs::max_nodes(const llama_context & ctx) {
     static constexpr size_t others = 256; // inputs and the like
 

@@ -139,7 +139,7 @@ int llama_nextn_length::best_ahead(const std::vector<float> & p, bool drafted_on
 }
 
 int llama_nextn_length::plan() {
-    static constexpr int patience = 4; // one slow round is no reason to stop
+    static constexpr int patience = 4;
 
     const int n = n_passed;
     n_passed    = 1;
@@ -152,10 +152,11 @@ int llama_nextn_length::plan() {
         probe.ends();
         return 0;
     }
-    in_doubt = false;
-    n_doubts = best_ahead({}, false) > 0 ? 0 : n_doubts + 1;
-    in_doubt = n_doubts > 0 && n_doubts <= patience && drafting && !missed;
-    drafting = best_ahead({}, false) > 0;
+    in_doubt        = false;
+    const bool pays = best_ahead({}, false) > 0;
+    in_doubt        = !pays && n_max > 0 && drafting && !missed && n_doubts < patience;
+    n_doubts        = in_doubt ? n_doubts + 1 : 0;
+    drafting        = pays || in_doubt;
     if (drafting) {
         probe.drafts();
         return n_max;
@@ -191,8 +192,6 @@ int llama_nextn_length::keep(const std::vector<float> & p) const {
 }
 
 void llama_nextn_length::saw(const std::vector<float> & p, int n_sent, int n_accepted) {
-    static constexpr double near = 1.25;
-
     acceptance.saw(p, n_sent, n_accepted);
     missed = n_sent > 0 && n_accepted == 0;
     if (!probe.is_trying()) {
@@ -204,7 +203,7 @@ void llama_nextn_length::saw(const std::vector<float> & p, int n_sent, int n_acc
     };
     const double needed = probe.needed_acceptance(n_max, plain, costs.catch_up_row(), cost_of);
     probe.tried(n_accepted > 0, needed, (cost_of(1) - plain) / plain, costs.beside_a_try() / plain);
-    if (n_accepted > 0 && cost_of(1) < near * 2 * plain) { // it took about what the two tokens would have
-        probe.go_on(std::max(cost_of(1) / plain - 2, 0.0));
+    if (n_accepted > 0 && cost_of(1) < 2 * plain) { // it took less than the two tokens would have
+        probe.go_on();
     }
 }

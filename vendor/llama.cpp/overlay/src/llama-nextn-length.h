@@ -44,6 +44,9 @@ private:
 // To begin with drafts, or to end them, costs something once: a round bears a share of it. A text is expected to go on
 // for as long as it has been going on, and for 64 rounds at least.
 //
+// As long as drafts are accepted, one slow round is no reason to stop: drafting goes on until a few more have shown the
+// same. Stopped, it would be measured again in seldom tries only.
+//
 // Everything here is arithmetic on numbers handed in: no clock, no engine, no randomness.
 class llama_nextn_length {
 public:
@@ -95,7 +98,7 @@ private:
     int  n_passed = 1;     // rounds since the last plan, with the coming one
     bool drafting = true;  // it paid in the last plan, or a text begins
     bool off      = false; // it did not, and the coming round is not a try either
-    int  n_doubts = 0;     // rounds with drafts since it paid
-    bool in_doubt = false; // drafting goes on although it does not seem to pay
+    bool in_doubt = false; // it did not, but goes on for a few rounds
+    int  n_doubts = 0;     // such rounds in a row
     bool missed   = true;  // the last draft was rejected as a whole, or there was none in this text
 };

@@ -22,18 +22,14 @@ public:
         }
         if (!goes_on) {
             beside_try = 0;
-            n_in_try   = 0;
         }
         goes_on = false;
         return trying;
     }
 
     // The next round is a try, too, if drafting does not pay in it: the head has caught up, so it costs less than one
-    // later, and says more, as caches warm up. lost: what this round took more than its tokens would have.
-    void go_on(double lost) {
-        goes_on = ++n_in_try < longest_try;
-        beside_try += lost;
-    }
+    // later.
+    void go_on() { goes_on = true; }
 
     void ends() { // whatever became of it
         goes_on = false;
@@ -92,12 +88,9 @@ private:
     static constexpr double share         = 0.003; // of the time that may go to trying a bad head
     static constexpr double share_of_good = 0.01;  // and one that is nearly as good as needed
 
-    static constexpr int longest_try = 6; // rounds
-
     int    rounds_off = 0;
     double interval   = first;
     bool   trying     = false;
     bool   goes_on    = false;
-    int    n_in_try   = 0; // rounds after which the try was to go on
     double beside_try = 0; // of the dearest round of a try that goes on
 };
