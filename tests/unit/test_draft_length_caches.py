@@ -47,7 +47,7 @@ def test_one_slow_round_is_no_reason_to_stop(acceptance):
     """Behind a try of plain rounds a slow one with drafts seemed to show that they do not pay, for five texts."""
     rngs = [np.random.default_rng(seed) for seed in range(8)]
     shares = [share_of_best(InterruptedModel(rng), acceptance, rng, 60, n_learning=10) for rng in rngs]
-    assert np.mean(shares) >= 0.98  # 0.97 and 0.96 if it is
+    assert np.mean(shares) >= 0.985  # 0.98 if it is, 0.97 if what the first text cost is kept
 
 
 def measure_text(length):
