@@ -114,7 +114,7 @@ private:
     int64_t            round       = 0;
     int64_t            known_round = 0; // that the estimates are of
     bool               changed     = true;
-    bool               settled     = false;
+    bool               settled     = false; // the first text is over
 
     double              time = 0;
     std::vector<warmth> verify_warmth; // by width, as the next
